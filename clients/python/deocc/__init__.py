@@ -1,0 +1,1 @@
+"""deocc: the client of the deocclusion service."""

@@ -1,0 +1,79 @@
+"""A photo and a prompt in, the whole object out: both models behind one face."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from deocc_engines.completer import Completer
+from deocc_engines.completion import Completion, CompletionOptions, Event, ModalMask, Progress, Stage
+from deocc_engines.embeddings import EmbeddingCache
+from deocc_engines.image import Photo
+from deocc_engines.limits import Limits
+from deocc_engines.prompt import Prompt
+from deocc_engines.segmenter import Segmenter
+
+__all__ = ["Deoccluder"]
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+def _proceed() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Deoccluder:
+    """Segmenter and completer of one bundle. Safe to call from several threads at once."""
+
+    segmenter: Segmenter
+    completer: Completer
+    embeddings: EmbeddingCache
+    limits: Limits = Limits()
+
+    def segment(self, photo: Photo, prompt: Prompt) -> tuple[ModalMask, ...]:
+        """Candidate modal masks, best first.
+
+        Raises:
+            InvalidPrompt, TooLarge: the prompt does not fit the image.
+        """
+        prompt.check(photo.width, photo.height, self.limits)
+        embedding = self.embeddings.get(photo.image_id, lambda: self.segmenter.embed(photo.pixels))
+        return self.segmenter.segment(embedding, prompt)
+
+    def complete(
+        self,
+        photo: Photo,
+        prompt: Prompt,
+        options: CompletionOptions = CompletionOptions(),
+        *,
+        on_event: Callable[[Event], None] = _ignore,
+        stop: Callable[[], None] = _proceed,
+    ) -> Completion:
+        """The whole object, `options.num_samples` times.
+
+        Args:
+            on_event: called from the calling thread at every step, preview and finished sample.
+            stop: asked before every step; it raises (Cancelled, DeadlineExceeded) to end the work.
+
+        Raises:
+            InvalidInput: the prompt or an option is wrong.
+        """
+        options.check(self.limits)
+        started = time.perf_counter()
+        modal = self.modal_mask(photo, prompt)
+        on_event(modal)
+        on_event(Progress(Stage.SEGMENT, 0, 1, 1, 0.0))
+        segmented = time.perf_counter()
+        completion = self.completer.complete(photo.pixels, modal, options, on_event=on_event, stop=stop)
+        return replace(completion, seconds={"segment": segmented - started, **completion.seconds})
+
+    def modal_mask(self, photo: Photo, prompt: Prompt) -> ModalMask:
+        """The mask that the caller gave, or the segmenter's best."""
+        prompt.check(photo.width, photo.height, self.limits)
+        if prompt.mask is not None:
+            return ModalMask.of(prompt.mask, score=1.0)
+        return self.segment(photo, prompt)[0]

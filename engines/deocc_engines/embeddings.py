@@ -1,0 +1,54 @@
+"""Image embeddings kept by content, so that a second click decodes only."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from deocc_engines.segmenter import Embedding
+
+__all__ = ["EmbeddingCache"]
+
+
+class EmbeddingCache:
+    """Least recently used first out, under a budget of bytes. Concurrent misses of one image compute once."""
+
+    def __init__(self, max_bytes: int = 256 * 1024 * 1024) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[str, Embedding] = OrderedDict()
+        self._pending: dict[str, Future[Embedding]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, image_id: str, compute: Callable[[], Embedding]) -> Embedding:
+        """The embedding of an image, computed if need be; the errors of `compute` pass through."""
+        with self._lock:
+            if image_id in self._kept:
+                self._kept.move_to_end(image_id)
+                return self._kept[image_id]
+            pending = self._pending.get(image_id)
+            if pending is None:
+                mine = self._pending[image_id] = Future()
+        if pending is not None:
+            return pending.result()
+        try:
+            embedding = compute()
+        except BaseException as error:
+            with self._lock:
+                del self._pending[image_id]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._pending[image_id]
+            self._keep(image_id, embedding)
+        mine.set_result(embedding)
+        return embedding
+
+    def _keep(self, image_id: str, embedding: Embedding) -> None:
+        self._kept[image_id] = embedding
+        self._bytes += embedding.nbytes
+        while self._bytes > self._max_bytes and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= oldest.nbytes

@@ -1,0 +1,1 @@
+"""What produces deocc's model bundles: data, training and evaluation. Importing it does no work."""

@@ -1,0 +1,1 @@
+"""Hosts for the engines: Ray Serve and a single process."""
