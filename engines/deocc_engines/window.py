@@ -62,6 +62,22 @@ class Window:
             square[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left] = image[y0:y1, x0:x1]
         return resize(square, self.size, self.size)
 
+    def take_from(self, other: Window, patch: Float32[np.ndarray, "s s c"], fill: float) -> Float32[np.ndarray, "s s c"]:
+        """This window's view of a patch seen through another window, without a detour over the image's pixels."""
+        scale = other.size / other.side * self.side / self.size  # other's model pixels per model pixel of this one
+        shift = np.array([self.left - other.left, self.top - other.top]) * other.size / other.side
+        # Pixel centres lie at half-integers: x' + .5 = scale·(x + .5) + shift.
+        offset = 0.5 * scale - 0.5 + shift
+        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        return cv2.warpAffine(
+            patch,
+            matrix,
+            (self.size, self.size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(fill,) * 4,
+        )
+
     def region(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part of the square inside an image of this size: (left, top, right, bottom), half-open."""
         return (

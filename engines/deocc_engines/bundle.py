@@ -1,0 +1,190 @@
+"""Bundles: one directory with a manifest, configurations and safetensors. Checked before anything of it is used.
+
+::
+
+    manifest.json                    schema, name, licence, sizes, schedule, defaults, sha256 and size of every file
+    tokenizer/tokenizer.json
+    <component>/config.json          sizes of the network
+    <component>/model.safetensors    its weights
+
+Components: text_encoder, vae, unet, mask_decoder, sam. Nothing executable is ever read from a bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deocc_engines.errors import InvalidBundle, NotFound
+
+__all__ = ["COMPONENTS", "SCHEMA", "Bundle", "EngineInfo", "available", "find", "sha256_of", "verify"]
+
+SCHEMA = 1
+COMPONENTS = ("text_encoder", "vae", "unet", "mask_decoder", "sam")
+EMBEDDED = Path(__file__).parent / "bundles"
+DEFAULT = "deocc-mini"
+READ = 1 << 20  # bytes hashed at once
+ALLOWED_SUFFIXES = {".json", ".safetensors", ".md", ".png", ".jpg"}
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What is said of an engine to its users.
+
+    Attributes:
+        engine_id: name and content hash of the bundle.
+        runtimes: by component; empty until the engine is loaded.
+        window: pixels along each side of the completer's input.
+        path: of the bundle on this machine.
+    """
+
+    engine_id: str
+    name: str
+    licence: str
+    commercial_use: bool
+    runtimes: dict[str, str]
+    window: int
+    default_steps: int
+    guidance_image: float
+    guidance_text: float
+    local_strength: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A directory whose manifest was read; `check` compares the files with it."""
+
+    path: Path
+    manifest: dict[str, Any]
+    engine_id: str
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Reads the manifest.
+
+        Raises:
+            NotFound: there is none.
+            InvalidBundle: it is not one, or of a schema that this version does not know.
+        """
+        file = path / "manifest.json"
+        if not file.is_file():
+            raise NotFound(f"no bundle at {path.name!r}: it has no manifest.json", field="engine_id")
+        content = file.read_bytes()
+        try:
+            manifest = json.loads(content)
+            schema, name = manifest["schema"], manifest["name"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidBundle("the manifest is damaged") from error
+        if schema != SCHEMA:
+            raise InvalidBundle(f"the manifest has schema {schema}; this version reads schema {SCHEMA}")
+        return cls(path, manifest, f"{name}@{hashlib.sha256(content).hexdigest()[:12]}")
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @cached_property
+    def _files(self) -> dict[str, dict[str, Any]]:
+        files: dict[str, dict[str, Any]] = self.manifest["files"]
+        return files
+
+    def check(self) -> None:
+        """Raises InvalidBundle unless every file is there, unaltered, and listed."""
+        for name, entry in self._files.items():
+            file = self._inside(name)
+            if not file.is_file():
+                raise InvalidBundle(f"{name} is missing")
+            if file.stat().st_size != entry["size"] or sha256_of(file) != entry["sha256"]:
+                raise InvalidBundle(f"{name} was altered: its size or SHA-256 is not the manifest's")
+        for file in self._present():
+            name = file.relative_to(self.path).as_posix()
+            if name not in self._files:
+                raise InvalidBundle(f"{name} is not in the manifest")
+        for component in COMPONENTS:
+            for part in ("config.json", "model.safetensors"):
+                if f"{component}/{part}" not in self._files:
+                    raise InvalidBundle(f"the manifest lists no {component}/{part}")
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The sizes of one network."""
+        config: dict[str, Any] = json.loads((self.path / component / "config.json").read_text())
+        return config
+
+    def weights(self, component: str) -> Path:
+        """The safetensors file of one network."""
+        return self.path / component / "model.safetensors"
+
+    def info(self, runtimes: dict[str, str] | None = None) -> EngineInfo:
+        """What is said of this engine to its users."""
+        try:
+            defaults = self.manifest["defaults"]
+            return EngineInfo(
+                engine_id=self.engine_id,
+                name=self.name,
+                licence=self.manifest["licence"],
+                commercial_use=self.manifest["commercial_use"],
+                runtimes=runtimes or {},
+                window=self.manifest["window"],
+                default_steps=defaults["steps"],
+                guidance_image=defaults["guidance_image"],
+                guidance_text=defaults["guidance_text"],
+                local_strength=defaults["local_strength"],
+                path=str(self.path),
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidBundle(f"the manifest lacks {error}") from error
+
+    def _inside(self, name: str) -> Path:
+        file = self.path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+            raise InvalidBundle(f"{name!r} leads out of the bundle")
+        if file.suffix not in ALLOWED_SUFFIXES:
+            raise InvalidBundle(f"{name!r} is of a kind that bundles do not hold")
+        return file
+
+    def _present(self) -> Iterator[Path]:
+        return (f for f in sorted(self.path.rglob("*")) if f.is_file() and f.name != "manifest.json")
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(READ):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def available() -> list[EngineInfo]:
+    """The engines inside the package."""
+    return [Bundle.open(folder.parent).info() for folder in sorted(EMBEDDED.glob("*/manifest.json"))]
+
+
+def find(name_or_path: str | None = None) -> Bundle:
+    """A bundle by name, by path, or the default one.
+
+    Raises:
+        NotFound, InvalidBundle.
+    """
+    if name_or_path is None:
+        return Bundle.open(EMBEDDED / DEFAULT)
+    if "/" not in name_or_path and (EMBEDDED / name_or_path / "manifest.json").is_file():
+        return Bundle.open(EMBEDDED / name_or_path)
+    return Bundle.open(Path(name_or_path).expanduser())
+
+
+def verify(name_or_path: str | None = None) -> EngineInfo:
+    """Checks every hash of a bundle.
+
+    Raises:
+        NotFound, InvalidBundle.
+    """
+    bundle = find(name_or_path)
+    bundle.check()
+    return bundle.info()

@@ -1,0 +1,302 @@
+"""DeoccAnything: image, modal mask and words in; the complete object out. Global window first, then local."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+from torch import Tensor
+
+from deocc_engines.completion import (
+    Completion,
+    CompletionOptions,
+    Event,
+    ModalMask,
+    Preview,
+    Progress,
+    Sample,
+    SampleReady,
+    Stage,
+)
+from deocc_engines.errors import EngineFailure
+from deocc_engines.guidance import Guidance, guided
+from deocc_engines.mask import bounding_box, clean
+from deocc_engines.paste import paste, rim_of
+from deocc_engines.prompt import Box
+from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
+from deocc_engines.text import Tokenizer
+from deocc_engines.window import Window, resize, to_uint8
+
+__all__ = ["Completer", "CompleterRuntime", "CompleterSettings"]
+
+WHITE = 255.0
+
+
+class CompleterRuntime(Protocol):
+    """What runs the networks: torch or compiled."""
+
+    def encode_text(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]: ...
+
+    def encode_image(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c z z"]: ...
+
+    def denoise(
+        self,
+        z_t: Float[Tensor, "b c z z"],
+        t: Float[Tensor, " b"],
+        condition: Float[Tensor, "b k z z"],
+        text: Float[Tensor, "b n d"],
+    ) -> Float[Tensor, "b c z z"]: ...
+
+    def decode_image(self, latent: Float[Tensor, "b c z z"]) -> Float[Tensor, "b 3 s s"]: ...
+
+    def decode_mask(self, latent: Float[Tensor, "b c z z"]) -> Float[Tensor, "b 1 s s"]: ...
+
+
+@dataclass(frozen=True)
+class CompleterSettings:
+    """What a bundle says of its completer."""
+
+    window: int  # pixels along each side of the model's input
+    factor: int  # pixels along each side of one latent
+    schedule: Schedule
+    steps: int  # default, of each stage
+    guidance_image: float = 1.0
+    guidance_text: float = 1.0
+    local_strength: float = 0.6
+    mask_resize: Literal["nearest", "area"] = "nearest"  # of the modal mask to latent size; as in training
+    whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Prediction:
+    """What one stage says, in its window."""
+
+    window: Window
+    rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], on white
+    probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One request, ready to be denoised."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    modal: Bool[np.ndarray, "h w"]
+    options: CompletionOptions
+    guidance: Guidance
+    steps: int
+    strength: float
+    text: Float[Tensor, "1 n d"]
+    on_event: Callable[[Event], None]
+    stop: Callable[[], None]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image."""
+        return self.image.shape[1], self.image.shape[0]
+
+
+class Completer:
+    """Holds no state but the model; safe to call from several threads at once."""
+
+    def __init__(self, runtime: CompleterRuntime, tokenizer: Tokenizer, settings: CompleterSettings) -> None:
+        self._runtime, self._tokenizer, self.settings = runtime, tokenizer, settings
+        self._no_text = self._encode_text("")
+
+    def complete(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        modal: ModalMask,
+        options: CompletionOptions,
+        *,
+        on_event: Callable[[Event], None],
+        stop: Callable[[], None],
+    ) -> Completion:
+        """Completes one object `options.num_samples` times, best first.
+
+        Args:
+            on_event: called at every step, preview and finished sample.
+            stop: asked before every step; raises to end the work.
+
+        Raises:
+            EngineFailure: the networks gave numbers that are not finite.
+        """
+        started = time.perf_counter()
+        job = self._job(image, modal, options, on_event, stop)
+        whole = Window.whole(*job.size, self.settings.window)
+        condition = self._condition(job, whole)
+        samples = []
+        for index in range(options.num_samples):
+            seed = (options.seed + index) % 2**32
+            prediction = self._global(job, whole, condition, index, seed)
+            if job.strength > 0:
+                prediction = self._local(job, prediction, index, seed)
+            samples.append(self._finish(job, prediction, seed))
+            on_event(SampleReady(index, samples[-1]))
+        hidden = float(np.median([s.occluded_fraction for s in samples]))
+        return Completion(
+            samples=tuple(sorted(samples, key=lambda s: -s.score)),
+            modal=modal,
+            already_whole=hidden < self.settings.whole_below,
+            rim=rim_of(*job.size),
+            seconds={"complete": time.perf_counter() - started},
+        )
+
+    def _job(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        modal: ModalMask,
+        options: CompletionOptions,
+        on_event: Callable[[Event], None],
+        stop: Callable[[], None],
+    ) -> _Job:
+        s = self.settings
+        return _Job(
+            image=image,
+            modal=clean(modal.mask),
+            options=options,
+            guidance=Guidance(
+                s.guidance_image if options.guidance_image is None else options.guidance_image,
+                s.guidance_text if options.guidance_text is None else options.guidance_text,
+            ),
+            steps=options.steps or s.steps,
+            strength=s.local_strength if options.local_strength is None else options.local_strength,
+            text=self._encode_text(options.text) if options.text else self._no_text,
+            on_event=on_event,
+            stop=stop,
+        )
+
+    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> _Prediction:
+        """From pure noise, the whole image in view."""
+        z_0 = self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
+        return self._decode(window, z_0)
+
+    def _local(self, job: _Job, found: _Prediction, index: int, seed: int) -> _Prediction:
+        """From the noised global result, a square around the object in view."""
+        window = Window.around(self._amodal_box(job, found), *job.size, self.settings.window)
+        start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
+        z_0 = self._denoise(job, window, self._condition(job, window), index, seed, Stage.LOCAL, start)
+        return self._decode(window, z_0)
+
+    def _denoise(
+        self,
+        job: _Job,
+        window: Window,
+        condition: Tensor,
+        index: int,
+        seed: int,
+        stage: Stage,
+        start: Tensor | None,
+    ) -> Tensor:
+        later = planned_steps(job.steps, job.strength) if job.strength > 0 else 0
+        each = job.steps + later
+        before = index * each + (job.steps if stage is Stage.LOCAL else 0)
+
+        def on_step(done: int, planned: int, estimate: Tensor) -> None:
+            fraction = (before + done) / (each * job.options.num_samples)
+            job.on_event(Progress(stage, index, done, planned, fraction))
+            every = job.options.preview_every
+            if every and done % every == 0 and done < planned:
+                job.on_event(self._preview(job, window, index, estimate))
+
+        z = self.settings.window // self.settings.factor
+        return sample(
+            guided(self._runtime.denoise, job.guidance, self._no_text),
+            self.settings.schedule,
+            job.steps,
+            noise_for(seed, stage.value, (1, (condition.shape[1] - 1) // 2, z, z)),
+            condition,
+            job.text,
+            start=start,
+            strength=job.strength,
+            on_step=on_step,
+            stop=job.stop,
+        )
+
+    def _condition(self, job: _Job, window: Window) -> Tensor:
+        """1 − m at latent size, E(x∘m), E(x): [1, 1 + 2c, z, z]."""
+        image = window.take(job.image, WHITE)
+        modal = window.take(job.modal.astype(np.float32), 0.0)[..., None]
+        masked, whole = self._encode_image(image * modal + WHITE * (1 - modal)), self._encode_image(image)
+        z = whole.shape[-1]
+        if self.settings.mask_resize == "area":
+            low = resize(modal[..., 0], z, z)
+        else:  # as torch's "nearest": the top left pixel of each latent
+            low = (modal[:: self.settings.factor, :: self.settings.factor, 0] > 0.5).astype(np.float32)
+        return torch.cat([torch.from_numpy(1 - low)[None, None], masked, whole], dim=1)
+
+    def _decode(self, window: Window, z_0: Tensor) -> _Prediction:
+        rgb = self._runtime.decode_image(z_0)[0].permute(1, 2, 0).float().numpy()
+        logits = self._runtime.decode_mask(z_0)[0, 0].float()
+        if not (np.isfinite(rgb).all() and torch.isfinite(logits).all()):
+            raise EngineFailure("the networks gave numbers that are not finite")
+        rgb = np.ascontiguousarray(np.clip((rgb + 1) * (WHITE / 2), 0, WHITE))
+        return _Prediction(window, rgb, torch.sigmoid(logits).numpy())
+
+    def _amodal_box(self, job: _Job, found: _Prediction) -> Box:
+        """Of the predicted shape and the visible part, so never empty."""
+        modal = bounding_box(job.modal)
+        inside = found.probability > 0.5
+        if not inside.any():
+            return modal
+        box, scale = bounding_box(inside), found.window.side / found.window.size
+        width, height = job.size
+        return Box(
+            min(modal.x_min, box.x_min * scale),
+            min(modal.y_min, box.y_min * scale),
+            min(max(modal.x_max, box.x_max * scale), width),
+            min(max(modal.y_max, box.y_max * scale), height),
+        )
+
+    def _finish(self, job: _Job, prediction: _Prediction, seed: int) -> Sample:
+        window = prediction.window
+        rgba, amodal = paste(
+            window, prediction.rgb, prediction.probability, job.image, job.modal, keep_visible=job.options.keep_visible
+        )
+        left, top, right, bottom = window.region(*job.size)
+        modal = job.modal[top:bottom, left:right]
+        if not amodal.any():  # a prediction of nothing: what is seen is all there is
+            amodal = modal.copy()
+        box = bounding_box(np.ascontiguousarray(amodal))
+        hidden = np.count_nonzero(amodal & ~modal) / np.count_nonzero(amodal)
+        return Sample(
+            patch=rgba,
+            amodal=amodal,
+            left=left,
+            top=top,
+            image_size=job.size,
+            box=Box(box.x_min + left, box.y_min + top, box.x_max + left, box.y_max + top),
+            seed=seed,
+            score=self._score(prediction, window.take(job.modal.astype(np.float32), 0.0)),
+            occluded_fraction=float(hidden),
+        )
+
+    @staticmethod
+    def _score(prediction: _Prediction, modal: Float32[np.ndarray, "s s"]) -> float:
+        """How sure the mask is of itself, times how much of the visible part it covers."""
+        p = prediction.probability
+        inside = np.maximum(p, modal) > 0.5
+        certainty = float(np.abs(2 * p - 1)[inside].mean()) if inside.any() else 0.0
+        covered = float((modal * (p > 0.5)).sum() / max(modal.sum(), 1e-6))
+        return certainty * covered
+
+    def _preview(self, job: _Job, window: Window, index: int, estimate: Tensor) -> Preview:
+        seen = self._decode(window, estimate)
+        alpha = np.maximum(seen.probability, window.take(job.modal.astype(np.float32), 0.0))
+        rgba = to_uint8(np.concatenate([seen.rgb, alpha[..., None] * 255], axis=2))
+        return Preview(
+            index, rgba, Box(window.left, window.top, window.left + window.side, window.top + window.side)
+        )
+
+    def _encode_image(self, image: Float32[np.ndarray, "s s 3"]) -> Tensor:
+        """[0, 255] to a latent."""
+        scaled = np.ascontiguousarray((image * (2 / WHITE) - 1).transpose(2, 0, 1), np.float32)
+        return self._runtime.encode_image(torch.from_numpy(scaled)[None])
+
+    def _encode_text(self, text: str) -> Tensor:
+        return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])

@@ -1,0 +1,88 @@
+"""OpenVINO on the CPU: bfloat16 where the processor has it, float32 otherwise.
+
+Each request in flight has one thread of its own: so the arithmetic of a row never depends on how many others run,
+and on two cores two streams of one thread do more work than one of two.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import torch
+from openvino import properties
+from openvino.properties import hint
+from torch import Tensor
+
+from deocc_engines.components import Call
+
+__all__ = ["OpenvinoCompiler"]
+
+log = logging.getLogger(__name__)
+
+
+class OpenvinoCompiler:
+    """Converts modules once, keeps the result in `cache`, compiles it for this machine.
+
+    Args:
+        cache: a directory for converted networks; its name holds the bundle's hash.
+        streams: requests that may run at once.
+    """
+
+    def __init__(self, cache: Path, streams: int) -> None:
+        self._core = ov.Core()
+        self._cache, self._streams = cache, streams
+        self._bf16 = "BF16" in self._core.get_property("CPU", properties.device.capabilities)
+
+    @property
+    def name(self) -> str:
+        return "openvino-bf16" if self._bf16 else "openvino-f32"
+
+    def __call__(self, name: str, call: Call) -> Callable[..., Any]:
+        """Compiles one call for rows of one."""
+        compiled = self._core.compile_model(self._converted(name, call), "CPU", self._options(call))
+        own = threading.local()  # an infer request may serve one thread at a time
+
+        def run(*inputs: Tensor) -> Any:
+            if not hasattr(own, "request"):
+                own.request = compiled.create_infer_request()
+            result = own.request.infer([tensor.numpy() for tensor in inputs], share_inputs=True)
+            # Copied out: the request's buffers are written again by its next run.
+            outputs = tuple(torch.from_numpy(result[i].copy()) for i in range(len(compiled.outputs)))
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        return run
+
+    def _options(self, call: Call) -> dict[str, Any]:
+        precise = call.exact or not self._bf16
+        return {
+            hint.inference_precision(): ov.Type.f32 if precise else ov.Type.bf16,
+            properties.inference_num_threads(): self._streams,
+            properties.num_streams(): self._streams,
+            hint.enable_cpu_pinning(): False,  # several models share these cores
+        }
+
+    def _converted(self, name: str, call: Call) -> ov.Model:
+        file = self._cache / f"{name}.xml"
+        if file.exists():
+            return self._core.read_model(file)
+        log.info("converting %s for OpenVINO; kept in %s", name, self._cache)
+        with torch.inference_mode():
+            model = ov.convert_model(call.module, example_input=call.example)
+        model.reshape(
+            {
+                port: [1, -1, *example.shape[2:]] if index in call.dynamic else list(example.shape)
+                for index, (port, example) in enumerate(zip(model.inputs, call.example, strict=True))
+            }
+        )
+        self._cache.mkdir(parents=True, exist_ok=True)
+        # Several replicas may start at once: each writes its own file and renames it whole, weights first.
+        own = self._cache / f"{name}.{threading.get_ident()}.xml"
+        ov.save_model(model, own, compress_to_fp16=True)
+        own.with_suffix(".bin").replace(file.with_suffix(".bin"))
+        own.replace(file)
+        return self._core.read_model(file)

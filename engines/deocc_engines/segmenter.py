@@ -1,0 +1,132 @@
+"""SAM: points, box or mask in, candidate modal masks out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor
+
+from deocc_engines.completion import ModalMask
+from deocc_engines.errors import InvalidPrompt
+from deocc_engines.mask import clean
+from deocc_engines.prompt import Prompt
+from deocc_engines.window import Window, resize
+
+__all__ = ["PADDING", "Embedding", "SamRuntime", "Segmenter", "normalised", "prompt_tokens"]
+
+# SAM's normalisation; padding is zero after it.
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+STD = np.array([58.395, 57.12, 57.375], np.float32)
+PADDING = -1  # label of a token that says nothing
+INCLUDE, EXCLUDE, CORNER_MIN, CORNER_MAX = 1, 0, 2, 3
+MASK_LOGIT = 8.0  # of the pixels of a mask prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What the encoder says of one image: a value, good for any number of prompts.
+
+    Attributes:
+        tensor: [1, d, g, g].
+        size: (width, height) of the image.
+    """
+
+    tensor: Float[Tensor, "1 d g g"]
+    size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.nbytes
+
+
+class SamRuntime(Protocol):
+    """What runs a SAM: torch or compiled. See `networks.sam.Sam` for the shapes."""
+
+    def encode(self, image: Float[Tensor, "1 3 s s"]) -> Float[Tensor, "1 d g g"]: ...
+
+    def decode(
+        self,
+        embedding: Float[Tensor, "1 d g g"],
+        coordinates: Float[Tensor, "1 n 2"],
+        labels: Float[Tensor, "1 n"],
+        mask: Float[Tensor, "1 1 l l"],
+        has_mask: Float[Tensor, " 1"],
+    ) -> tuple[Float[Tensor, "1 4 l l"], Float[Tensor, "1 4"]]: ...
+
+
+def normalised(pixels: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "3 s s"]:
+    """An image fitted into a square (padded at the bottom or right) in SAM's value range."""
+    height, width = pixels.shape[:2]
+    window = Window.whole(width, height, size)
+    scale = size / window.side
+    right, bottom = round(width * scale), round(height * scale)
+    out = (window.take(pixels, 0.0) - MEAN) / STD
+    out[bottom:] = 0.0
+    out[:, right:] = 0.0
+    return np.ascontiguousarray(out.transpose(2, 0, 1))
+
+
+def prompt_tokens(prompt: Prompt, scale: float) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
+    """Coordinates in the encoder's frame and labels; a prompt without a box ends with a token of padding."""
+    tokens = [(p.x, p.y, INCLUDE if p.include else EXCLUDE) for p in prompt.points]
+    if prompt.box is not None:
+        tokens += [(prompt.box.x_min, prompt.box.y_min, CORNER_MIN), (prompt.box.x_max, prompt.box.y_max, CORNER_MAX)]
+    else:
+        tokens.append((0.0, 0.0, PADDING))  # segment-anything's own habit for prompts without a box
+    table = np.array(tokens, np.float32)
+    # SAM adds half a pixel for integer coordinates; ours are continuous.
+    coordinates = np.where(table[:, 2:] == PADDING, 0.0, table[:, :2] * scale - 0.5)
+    return coordinates.astype(np.float32), table[:, 2].copy()
+
+
+class Segmenter:
+    """Holds no state but the model; embeddings are the caller's to keep."""
+
+    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int) -> None:
+        self._runtime, self._image_size, self._mask_size = runtime, image_size, mask_size
+
+    def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Embedding:
+        """The embedding of an upright RGB image."""
+        image = torch.from_numpy(normalised(pixels, self._image_size))[None]
+        return Embedding(self._runtime.encode(image), (pixels.shape[1], pixels.shape[0]))
+
+    def segment(self, embedding: Embedding, prompt: Prompt) -> tuple[ModalMask, ...]:
+        """Candidates, best predicted IoU first: up to three for one point, one for any other prompt.
+
+        Raises:
+            InvalidPrompt: the model sees no object there.
+        """
+        width, height = embedding.size
+        window = Window.whole(width, height, self._image_size)
+        coordinates, labels = prompt_tokens(prompt, self._image_size / window.side)
+        mask, has_mask = self._mask_prompt(prompt, width, height)
+        logits, scores = self._runtime.decode(
+            embedding.tensor, torch.from_numpy(coordinates)[None], torch.from_numpy(labels)[None], mask, has_mask
+        )
+        ambiguous = prompt.mask is None and prompt.box is None and len(prompt.points) == 1
+        outputs = range(1, 4) if ambiguous else range(1)
+        found = [
+            ModalMask.of(mask, score=min(max(float(scores[0, k]), 0.0), 1.0))
+            for k in outputs
+            if (mask := self._to_image(logits[0, k].float().numpy(), width, height)).any()
+        ]
+        if not found:
+            raise InvalidPrompt("no object was found at this prompt", field="prompt")
+        return tuple(sorted(found, key=lambda candidate: -candidate.score))
+
+    def _mask_prompt(self, prompt: Prompt, width: int, height: int) -> tuple[Tensor, Tensor]:
+        low = torch.zeros(1, 1, self._mask_size, self._mask_size)
+        if prompt.mask is None:
+            return low, torch.zeros(1)
+        window = Window.whole(width, height, self._mask_size)
+        share = window.take(prompt.mask.astype(np.float32), 0.0)
+        return torch.from_numpy((share * 2 - 1) * MASK_LOGIT)[None, None], torch.ones(1)
+
+    def _to_image(self, logits: Float32[np.ndarray, "l l"], width: int, height: int) -> Bool[np.ndarray, "h w"]:
+        window = Window.whole(width, height, self._mask_size)
+        mask = np.ascontiguousarray(resize(logits, window.side, window.side)[:height, :width] > 0)
+        return clean(mask) if mask.any() else mask

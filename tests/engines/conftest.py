@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deocc_engines.bundle import Bundle
+from deocc_engines.deoccluder import Deoccluder
+from deocc_engines.image import Photo
+from deocc_engines.loading import load_deoccluder
+from tests.tiny import write_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def deoccluder(bundle: Bundle) -> Deoccluder:
+    return load_deoccluder(str(bundle.path), runtime="torch")[0]
+
+
+@pytest.fixture(scope="session")
+def photo() -> Photo:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    return Photo(pixels, "sha256:test")
+
+
+@pytest.fixture(scope="session")
+def disc() -> np.ndarray:
+    """A modal mask of the photo's size: a disc of radius 20 at (50, 40)."""
+    y, x = np.mgrid[:90, :120]
+    return (x - 50) ** 2 + (y - 40) ** 2 <= 400
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory of its own, so that converted networks are made anew."""
+    monkeypatch.setenv("DEOCC_CACHE", str(tmp_path))
+    return tmp_path

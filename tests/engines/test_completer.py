@@ -1,0 +1,123 @@
+"""What a completion promises, on a bundle with random weights."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deocc_engines.completion import Completion, CompletionOptions, Event, Preview, Progress, SampleReady
+from deocc_engines.deoccluder import Deoccluder
+from deocc_engines.errors import Cancelled, InvalidOption, InvalidPrompt, TooLarge
+from deocc_engines.image import Photo
+from deocc_engines.mask import depth
+from deocc_engines.prompt import Point, Prompt
+
+
+def pixels_of(completion: Completion) -> list[bytes]:
+    return [sample.rgba().tobytes() for sample in completion.samples]
+
+
+def test_output_has_the_photos_size_and_keeps_what_is_visible(
+    deoccluder: Deoccluder, photo: Photo, disc: np.ndarray
+) -> None:
+    completion = deoccluder.complete(photo, Prompt(mask=disc))
+    rgba = completion.samples[0].rgba()
+    assert rgba.shape == (photo.height, photo.width, 4)
+    inner = depth(disc) >= completion.rim
+    assert inner.sum() > 500
+    np.testing.assert_array_equal(rgba[inner][:, :3], photo.pixels[inner])
+    assert (rgba[inner][:, 3] == 255).all()
+    assert completion.samples[0].amodal_mask()[inner].all()
+
+
+def test_far_outside_of_the_object_alpha_is_zero(deoccluder: Deoccluder, photo: Photo) -> None:
+    corner = np.zeros((90, 120), bool)
+    corner[:12, :12] = True
+    sample = deoccluder.complete(photo, Prompt(mask=corner), CompletionOptions(local_strength=0.5)).samples[0]
+    outside = np.ones((90, 120), bool)
+    outside[sample.top : sample.top + len(sample.patch), sample.left : sample.left + sample.patch.shape[1]] = False
+    assert (sample.rgba()[outside] == 0).all()
+
+
+def test_same_seed_same_bytes_alone_and_beside_others(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    def run(seed: int) -> list[bytes]:
+        return pixels_of(deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(seed=seed)))
+
+    alone = [run(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(8))) == alone
+    assert len({pixels[0] for pixels in alone}) == 8
+
+
+def test_sample_i_is_the_sample_of_seed_plus_i(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    options = CompletionOptions(seed=2**32 - 1, num_samples=2)
+    several = deoccluder.complete(photo, Prompt(mask=disc), options)
+    assert {s.seed for s in several.samples} == {2**32 - 1, 0}
+    for sample in several.samples:
+        one = deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(seed=sample.seed))
+        assert one.samples[0].rgba().tobytes() == sample.rgba().tobytes()
+    assert several.samples[0].score >= several.samples[1].score
+
+
+def test_text_and_guidance_change_the_result(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    def run(options: CompletionOptions) -> bytes:
+        return pixels_of(deoccluder.complete(photo, Prompt(mask=disc), options))[0]
+
+    plain = CompletionOptions(keep_visible=False)
+    assert len({run(o) for o in (plain, replace(plain, text="red ball"), replace(plain, guidance_image=3.0))}) == 3
+
+
+def test_progress_rises_to_one_and_previews_come(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    events: list[Event] = []
+    options = CompletionOptions(num_samples=2, preview_every=2)
+    deoccluder.complete(photo, Prompt(mask=disc), options, on_event=events.append)
+    fractions = [e.fraction for e in events if isinstance(e, Progress)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert [e.index for e in events if isinstance(e, SampleReady)] == [0, 1]
+    assert any(isinstance(e, Preview) and e.rgba.shape == (32, 32, 4) for e in events)
+
+
+def test_stop_ends_the_work_before_the_next_step(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    steps: list[Event] = []
+
+    def stop() -> None:
+        if sum(isinstance(e, Progress) and e.step > 0 and e.stage.value == "global" for e in steps) == 3:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(steps=50), on_event=steps.append, stop=stop)
+    assert sum(isinstance(e, Progress) and e.stage.value == "global" for e in steps) == 3
+
+
+def test_a_click_gives_candidates_best_first_and_reuses_the_embedding(deoccluder: Deoccluder, photo: Photo) -> None:
+    candidates = deoccluder.segment(photo, Prompt(points=(Point(50, 40),)))
+    assert 1 <= len(candidates) <= 3
+    assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
+    assert all(c.mask.shape == (90, 120) and c.mask.any() for c in candidates)
+    again = deoccluder.segment(photo, Prompt(points=(Point(50, 40),)))
+    np.testing.assert_array_equal(candidates[0].mask, again[0].mask)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "error", "field"),
+    [
+        (Prompt(), CompletionOptions(), InvalidPrompt, "prompt"),
+        (Prompt(points=(Point(float("nan"), 1),)), CompletionOptions(), InvalidPrompt, "prompt.points[0].x"),
+        (Prompt(points=(Point(120, 1),)), CompletionOptions(), InvalidPrompt, "prompt.points[0].x"),
+        (Prompt(mask=np.zeros((90, 120), bool)), CompletionOptions(), InvalidPrompt, "prompt.mask"),
+        (Prompt(mask=np.ones((9, 12), bool)), CompletionOptions(), InvalidPrompt, "prompt.mask"),
+        (Prompt(points=(Point(1, 1),) * 65), CompletionOptions(), TooLarge, "prompt.points"),
+        (Prompt(points=(Point(1, 1),)), CompletionOptions(num_samples=9), TooLarge, "options.num_samples"),
+        (Prompt(points=(Point(1, 1),)), CompletionOptions(local_strength=1.5), InvalidOption, "options.local_strength"),
+    ],
+)
+def test_bad_requests_name_the_field(
+    deoccluder: Deoccluder, photo: Photo, prompt: Prompt, options: CompletionOptions, error: type, field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        deoccluder.complete(photo, prompt, options)
+    assert caught.value.field == field
