@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from PIL import Image
+from deocc_training.cutout import open_picture
 
 __all__ = ["emoji_caption", "emoji_category", "emoji_identity", "openclipart_caption", "stamp_caption"]
 
@@ -48,8 +48,11 @@ def _name(code_point: int) -> str:
 
 
 def emoji_category(code_points: tuple[int, ...]) -> str | None:
-    """The rough class of an emoji, or None for flags, signs, clocks and other things that are no objects."""
-    plain = _plain(code_points)
+    """The rough class of an emoji, or None for flags, signs, clocks and other things that are no objects.
+
+    Tones and genders do not matter to it: it is part of the identity, which all variants share.
+    """
+    plain = tuple(c for c in _plain(code_points) if c not in _GENDER)
     if not plain or plain[0] in (0x1F441,) or any(0x1F1E6 <= c <= 0x1F1FF or c == 0x20E3 for c in plain):
         return None
     first, name = plain[0], unicodedata.name(chr(plain[0]), "")
@@ -59,12 +62,18 @@ def emoji_category(code_points: tuple[int, ...]) -> str | None:
         return None
     if 0x1F400 <= first <= 0x1F43F or 0x1F980 <= first <= 0x1F9AE or 0x1FAB0 <= first <= 0x1FAB3:
         return "animal"
-    if len(plain) > 1 or len(code_points) > len(plain) + (0xFE0F in code_points):
+    if len(plain) > 1:
+        return "person"
+    if re.search(
+        r"\b(PERSON|MAN|WOMAN|BOY|GIRL|HANDS?|FINGERS?|EAR|LEG|FOOT|BABY|PRINCESS|PRINCE|FAMILY|COUPLE"
+        r"|FIST|PALMS?|THUMBS?|POINTING|RUNNER|SURFER|SWIMMER|LIFTER|GOLFER|BICYCLIST|PEDESTRIAN|OFFICER|WORKER|GUARDSMAN"
+        r"|DANCER|SPY|SNOWBOARDER|SKIER|ROWBOAT|MASSAGE|HAIRCUT|NINJA|MAGE|FAIRY|VAMPIRE|MERPERSON|ELF|GENIE|ZOMBIE|TROLL"
+        r"|SUPERHERO|SUPERVILLAIN|WRESTLERS|BRIDE|CHRISTMAS|SELFIE|BICEPS|NAIL|CHILD|ADULT|JUGGLING|CARTWHEEL|POLO|HANDBALL)\b",
+        name,
+    ):
         return "person"
     if "FACE" in name or 0x1F600 <= first <= 0x1F644:
         return "face"
-    if re.search(r"\b(PERSON|MAN|WOMAN|BOY|GIRL|HAND|FINGER|EAR|LEG|FOOT|BABY|PRINCESS|FAMILY|COUPLE)\b", name):
-        return "person"
     if 0x1F32D <= first <= 0x1F37F or 0x1F950 <= first <= 0x1F96F or 0x1FAD0 <= first <= 0x1FADF:
         return "food"
     return "vehicle" if 0x1F680 <= first <= 0x1F6FF else "thing"
@@ -85,11 +94,11 @@ def emoji_caption(code_points: tuple[int, ...]) -> str:
         role = _ROLES[rest[1]]
         return f"bald {_GROWN[rest[0]]}" if role == "bald" else f"{_GROWN[rest[0]]} {role}"
     words = " and ".join(_GROWN.get(c) or _name(c).lower() for c in rest)
-    return f"{gender} {words}" if gender else words
+    return f"{gender} {words.removeprefix('person ')}" if gender else words
 
 
 # Titles of whole collections say nothing of the one picture.
-_COLLECTIONS = re.compile(r"HASH\(|/|clip ?arts?\b|submission|etiquette|icons?\b|various|svg", re.IGNORECASE)
+_COLLECTIONS = re.compile(r"HASH\(|/|clip ?arts?\b|s[ui]bmission|etiquette|icons?\b|various|svg", re.IGNORECASE)
 
 
 def stamp_caption(path: Path) -> str:
@@ -106,7 +115,7 @@ def stamp_caption(path: Path) -> str:
 
 def openclipart_caption(path: Path, root: Path) -> str:
     """The picture's own title, or its file name less the author's, followed by its folder."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         title, author = str(picture.info.get("Title", "")), str(picture.info.get("Author", ""))
     authors = {part[:4] for part in re.split(r"\W+", author.lower()) if len(part) > 2}
     if not title.strip() or len(title) > 40 or _COLLECTIONS.search(title):

@@ -6,6 +6,7 @@ Pictures are straight-alpha RGBA, uint8 [h, w, 4]; after `clean` they are trimme
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["LONG_SIDE", "Cutout", "Kind", "Rejected", "area_resize", "clean", "decode", "flatness"]
+__all__ = ["LONG_SIDE", "Cutout", "Kind", "RejectedError", "area_resize", "clean", "decode", "flatness", "open_picture"]
 
 Kind = Literal["render", "photograph", "drawing"]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -42,18 +43,28 @@ class Cutout:
         return self.identity.rpartition("/")[0]
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """A picture is no usable cut-out; the message names the reason in one or two words."""
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Open a picture without decoding it, so that the size of a few posters is refused rather than warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            return Image.open(path)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise RejectedError("too large") from error
 
 
 def decode(path: Path) -> Pixels:
     """Read any picture as straight-alpha RGBA, uint8 [h, w, 4]."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.width * picture.height > _MAX_DECODED:
-            raise Rejected("too large")
+            raise RejectedError("too large")
         has_alpha = "A" in picture.getbands() or "transparency" in picture.info
         if not has_alpha:
-            raise Rejected("no alpha")
+            raise RejectedError("no alpha")
         return np.asarray(picture.convert("RGBA"))
 
 
@@ -65,15 +76,16 @@ def area_resize(rgba: Pixels, height: int, width: int) -> Pixels:
     scaled = cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC)
     out_alpha = np.clip(scaled[..., 3:], 0, 255)
     colour = scaled[..., :3] * (255 / np.maximum(out_alpha, 1e-3))
-    return np.rint(np.clip(np.concatenate([colour, out_alpha], axis=2), 0, 255)).astype(np.uint8)
+    rounded: Pixels = np.rint(np.clip(np.concatenate([colour, out_alpha], axis=2), 0, 255)).astype(np.uint8)
+    return rounded
 
 
 def clean(rgba: Pixels) -> Pixels:
-    """Trim to the one main object and shrink to LONG_SIDE; raise Rejected for what is no solid single object."""
+    """Trim to the one main object and shrink to LONG_SIDE; raise RejectedError for what is no solid single object."""
     height, width = rgba.shape[:2]
     alpha = rgba[..., 3]
     if (alpha > 127).mean() < 0.01:
-        raise Rejected("nearly empty")
+        raise RejectedError("nearly empty")
     if max(height, width) > 3 * LONG_SIDE:  # keeps the morphology below cheap
         factor = 3 * LONG_SIDE / max(height, width)
         rgba = area_resize(rgba, max(1, round(height * factor)), max(1, round(width * factor)))
@@ -83,7 +95,7 @@ def clean(rgba: Pixels) -> Pixels:
     if factor < 1:
         rgba = area_resize(rgba, max(1, round(rgba.shape[0] * factor)), max(1, round(rgba.shape[1] * factor)))
     _judge(rgba)
-    # A soft rim darker or lighter than the object is the usual defect; white keeps unseen colours from being random.
+    # Editors leave anything in fully transparent pixels; white makes the file a function of what is seen.
     rgba[rgba[..., 3] == 0] = (255, 255, 255, 0)
     return rgba
 
@@ -92,11 +104,11 @@ def _main_component(rgba: Pixels) -> Pixels:
     solid = (rgba[..., 3] > 127).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
     if count < 2:
-        raise Rejected("nearly empty")
+        raise RejectedError("nearly empty")
     areas = stats[1:, cv2.CC_STAT_AREA]
     main = int(areas.argmax()) + 1
     if areas.max() < 0.94 * areas.sum():
-        raise Rejected("several parts")
+        raise RejectedError("several parts")
     near = cv2.dilate((labels == main).astype(np.uint8), np.ones((5, 5), np.uint8))
     kept = rgba.copy()
     kept[..., 3] *= near
@@ -113,26 +125,26 @@ def _judge(rgba: Pixels) -> None:
     alpha = rgba[..., 3]
     solid = alpha > 127
     if max(height, width) < _SHORTEST or min(height, width) < 12:
-        raise Rejected("tiny")
+        raise RejectedError("tiny")
     if max(height, width) > 6 * min(height, width):
-        raise Rejected("sliver")
+        raise RejectedError("sliver")
     if solid.mean() > 0.975:
-        raise Rejected("fills the frame")
+        raise RejectedError("fills the frame")
     reach = max(1, round(max(height, width) / 64))
     inside = cv2.erode(np.pad(solid, 1).astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8))[1:-1, 1:-1] > 0
     if inside.sum() < 0.35 * solid.sum() or inside.sum() < 0.06 * solid.size:
-        raise Rejected("thin lines")
+        raise RejectedError("thin lines")
     if (alpha[inside] < 240).mean() > 0.08:
-        raise Rejected("ghost")
+        raise RejectedError("ghost")
     if ((alpha > 12) & ~solid).sum() > 0.22 * solid.sum():
-        raise Rejected("soft shadow")
+        raise RejectedError("soft shadow")
     colour = rgba[..., :3][inside].astype(np.int16)
     spread = colour.max(axis=1) - colour.min(axis=1)
     inked = (spread < 18) & ((colour.mean(axis=1) < 45) | (colour.mean(axis=1) > 225))
     if inked.mean() > 0.88:
-        raise Rejected("line art")
+        raise RejectedError("line art")
     if np.abs(colour - np.median(colour, axis=0)).max(axis=1).mean() < 6:
-        raise Rejected("one flat colour")
+        raise RejectedError("one flat colour")
 
 
 def flatness(rgba: Pixels) -> float:

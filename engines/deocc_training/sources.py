@@ -1,9 +1,9 @@
 """Where the cut-outs and backgrounds come from: openly licensed pictures inside npm and Debian packages.
 
-    fluent-emoji-3d            MIT          renders of things, animals and people; captions from Unicode names
-    tuxpaint-stamps-default    GPL-2        mostly photographs; captions from their description files; trained on, not shipped
-    openclipart-png            public domain  drawings; captions from the pictures' own titles
-    *-wallpapers, *-backgrounds  CC-BY-SA, GPL, LGPL  backgrounds; trained on, not shipped
+- fluent-emoji-3d, MIT: renders of things, animals and people; captions from Unicode names.
+- tuxpaint-stamps-default, GPL-2: mostly photographs; captions from their description files. Trained on, not shipped.
+- openclipart-png, public domain: drawings; captions from the pictures' own titles.
+- plasma-workspace-wallpapers, mate-backgrounds, gnome-backgrounds: backgrounds. Trained on, not shipped.
 
 Packages are unpacked, never installed. `prepare` writes `index.json` beside the cleaned pictures.
 """
@@ -19,7 +19,8 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ import numpy as np
 from PIL import Image
 
 from deocc_training.captions import emoji_caption, emoji_category, emoji_identity, openclipart_caption, stamp_caption
-from deocc_training.cutout import Cutout, Kind, Rejected, clean, decode, flatness
+from deocc_training.cutout import Cutout, Kind, RejectedError, clean, decode, flatness
+from deocc_training.splits import Thumbnail, merged_identities, thumbnail
 
 __all__ = ["DEBIAN_PACKAGES", "NPM_PACKAGE", "default_cache", "fetch", "load_index", "prepare"]
 
@@ -49,8 +51,10 @@ _CLIPART = re.compile(
     r"^(animals|food|plants|tools|office|electronics|transportation|buildings|containers|recreation|people|education"
     r"|science|decorations|computer/(hardware|connectors|network|games)|unsorted)(/|$)"
 )
-_NOT_CLIPART = re.compile(r"aiga|roadsigns|cards|stickmen|duplicates|silhouette|contour|outline|pantyhose|hotel_icon|dice|road signs?\b")
-_NOT_STAMPS = re.compile(r"^(symbols/(?!asl|chess|money/.*coins|alphabets/asl)|town/flags|town/roadsigns|naturalforces)")
+_NOT_CLIPART = re.compile(
+    r"aiga|roadsigns|road signs?\b|cards|stickmen|duplicates|silhouette|contour|outline|pantyhose|hotel_icon|dice"
+)
+_NOT_STAMPS = re.compile(r"^(symbols/(?!chess|money/.*coins|alphabets/asl)|town/flags|town/roadsigns|naturalforces)")
 _CLIPART_LIMIT = 2500
 _STAMP_DRAWINGS = re.compile(r"cartoon|^symbols/chess|^seasonal/easter|Santa|stocking|jackolantern|^clothes")
 _PHOTOGRAPH_FLATNESS = 0.6  # of the stamps that no folder calls drawings, photographs lie below even with few colours
@@ -75,19 +79,23 @@ def fetch(cache_dir: Path) -> Path:
     downloads, unpacked = cache_dir / "src", cache_dir / "unpacked"
     downloads.mkdir(parents=True, exist_ok=True)
     if not any(downloads.glob("lobehub-fluent-emoji-3d-*.tgz")):
-        subprocess.run(["npm", "pack", "--silent", NPM_PACKAGE], cwd=downloads, check=True, stdout=subprocess.DEVNULL)
+        _run(["npm", "pack", "--silent", NPM_PACKAGE], downloads)
     archive = next(iter(sorted(downloads.glob("lobehub-fluent-emoji-3d-*.tgz"))))
     if not (unpacked / "fluent-emoji-3d" / "package").is_dir():
         with tarfile.open(archive) as tar:
             tar.extractall(unpacked / "fluent-emoji-3d", filter="data")
     for name in DEBIAN_PACKAGES:
         if not any(downloads.glob(f"{name}_*.deb")):
-            subprocess.run(["apt-get", "download", "-q", name], cwd=downloads, check=True, stdout=subprocess.DEVNULL)
+            _run(["apt-get", "download", "-q", name], downloads)
         package = next(iter(sorted(downloads.glob(f"{name}_*.deb"))))
         if not (unpacked / name / "usr").is_dir():
             (unpacked / name).mkdir(parents=True, exist_ok=True)
-            subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked / name)], check=True)
+            _run(["dpkg-deb", "-x", str(package), str(unpacked / name)], downloads)
     return unpacked
+
+
+def _run(command: list[str], folder: Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def _emoji(root: Path) -> Iterator[_Candidate]:
@@ -113,7 +121,10 @@ def _clipart(root: Path) -> Iterator[_Candidate]:
     for path in sorted(folder.rglob("*.png")):
         place = path.relative_to(folder).with_suffix("").as_posix()
         if _CLIPART.match(str(Path(place).parent)) and not _NOT_CLIPART.search(place):
-            caption = openclipart_caption(path, folder)
+            try:
+                caption = openclipart_caption(path, folder)
+            except RejectedError:
+                continue
             if not _NOT_CLIPART.search(caption):
                 yield _Candidate("openclipart-png", f"openclipart/{place}", "drawing", caption, path)
 
@@ -123,7 +134,7 @@ def _cleaned(candidate: _Candidate, folder: Path) -> Cutout | str:
     try:
         original = decode(candidate.path)
         rgba = clean(original)
-    except Rejected as reason:
+    except RejectedError as reason:
         return str(reason)
     kind: Kind = candidate.kind or ("photograph" if flatness(original) < _PHOTOGRAPH_FLATNESS else "drawing")
     name = hashlib.sha256(f"{candidate.identity} {candidate.path.name}".encode()).hexdigest()[:16]
@@ -159,9 +170,10 @@ def prepare(cache_dir: Path, workers: int = 2) -> Counter[str]:
         *_stamps(unpacked / "tuxpaint-stamps-default"),
         *_clipart(unpacked / "openclipart-png"),
     ]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(_cleaned, candidates, [cutout_dir] * len(candidates), chunksize=16))
-        wallpapers = dict(pool.map(_shrunk_wallpaper, _wallpapers(unpacked).items(), [wallpaper_dir] * 999))
+        found = _wallpapers(unpacked)
+        wallpapers = dict(pool.map(_shrunk_wallpaper, found.items(), [wallpaper_dir] * len(found)))
     cutouts, tally = _distinct(candidates, results)
     index = {
         "cutouts": [
@@ -188,24 +200,27 @@ def _shrunk_wallpaper(item: tuple[str, Path], folder: Path) -> tuple[str, Path]:
 
 
 def _distinct(candidates: list[_Candidate], results: list[Cutout | str]) -> tuple[list[Cutout], Counter[str]]:
-    """Drop pictures that occur twice under different names, since they could straddle the split; cap openclipart."""
-    seen: set[bytes] = set()
+    """Drop pictures that occur twice, cap openclipart, and give look-alikes one identity."""
     tally: Counter[str] = Counter()
-    kept: list[Cutout] = []
+    kept: list[tuple[Cutout, Thumbnail]] = []
+    seen: set[bytes] = set()
     for candidate, result in zip(candidates, results, strict=True):
         if isinstance(result, str):
             tally[f"{candidate.source}: {result}"] += 1
             continue
         with Image.open(result.path) as picture:
-            thumbnail = np.asarray(picture.convert("RGBA").resize((10, 10), Image.Resampling.BOX)) >> 4
-        duplicate = thumbnail.tobytes() in seen
-        seen.add(thumbnail.tobytes())
+            thumb = thumbnail(np.asarray(picture.convert("RGBA")))
+        duplicate = thumb.tobytes() in seen
+        seen.add(thumb.tobytes())
         tally[f"{candidate.source}: {'duplicate' if duplicate else 'kept'}"] += 1
         if not duplicate:
-            kept.append(result)
-    clipart = [c for c in kept if c.source == "openclipart-png"]
-    chosen = set(sorted((c.identity for c in clipart), key=lambda i: hashlib.sha256(i.encode()).digest())[:_CLIPART_LIMIT])
-    return [c for c in kept if c.source != "openclipart-png" or c.identity in chosen], tally
+            kept.append((result, thumb))
+    clipart = (c.identity for c, _ in kept if c.source == "openclipart-png")
+    by_chance = sorted(clipart, key=lambda identity: hashlib.sha256(identity.encode()).digest())
+    chosen = set(by_chance[:_CLIPART_LIMIT])
+    kept = [(c, thumb) for c, thumb in kept if c.source != "openclipart-png" or c.identity in chosen]
+    shared = merged_identities([c.identity for c, _ in kept], np.stack([thumb for _, thumb in kept]))
+    return [replace(c, identity=identity) for (c, _), identity in zip(kept, shared, strict=True)], tally
 
 
 def load_index(cache_dir: Path) -> tuple[tuple[Cutout, ...], dict[str, Path]]:

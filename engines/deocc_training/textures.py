@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "SHAPES", "background", "colour_noise", "read_wallpaper", "wallpaper_crop"]
+__all__ = ["SHAPES", "Bytes", "Floats", "background", "colour_noise", "read_wallpaper", "wallpaper_crop"]
 
 Floats: TypeAlias = NDArray[np.float32]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -40,7 +40,7 @@ def wallpaper_crop(rng: np.random.Generator, wallpaper: Bytes, height: int, widt
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     resampling = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
-    out = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=resampling).astype(np.float32)
+    out: Floats = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=resampling).astype(np.float32)
     if rng.random() < 0.35:
         out = cv2.GaussianBlur(out, (0, 0), float(rng.uniform(0.6, 4)))
     tint = rng.uniform(0.85, 1.15, 3) * rng.uniform(0.65, 1.25)
@@ -49,7 +49,7 @@ def wallpaper_crop(rng: np.random.Generator, wallpaper: Bytes, height: int, widt
 
 def colour_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
     """Smooth noise of a few octaves between two colours, from clouds to grain."""
-    field = np.zeros((height, width), np.float32)
+    field: Floats = np.zeros((height, width), np.float32)
     coarsest = int(rng.integers(2, 10))
     for octave in range(int(rng.integers(1, 6))):
         cells = min(coarsest << octave, 96)
@@ -62,7 +62,7 @@ def colour_noise(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 def _gradient(rng: np.random.Generator, height: int, width: int) -> Floats:
     """A linear or radial gradient between two colours."""
-    ys, xs = np.mgrid[0:1:height * 1j, 0:1:width * 1j].astype(np.float32)
+    ys, xs = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32)
     if rng.random() < 0.6:
         angle = rng.uniform(0, 2 * np.pi)
         field = xs * np.cos(angle) + ys * np.sin(angle)
@@ -96,7 +96,7 @@ def background(rng: np.random.Generator, wallpapers: list[Bytes], height: int, w
     out = procedural[int(rng.integers(len(procedural)))](rng, height, width)
     if rng.random() < 0.5:
         out += rng.normal(0, rng.uniform(1, 8), (height, width, 1)).astype(np.float32)
-    return np.clip(out, 0, 255)
+    return np.clip(out, 0, 255).astype(np.float32)
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -107,7 +107,7 @@ def _filled(size: int, polygons: list[NDArray[np.float64]]) -> Floats:
     canvas = np.zeros((size, size), np.uint8)
     for polygon in polygons:
         cv2.fillPoly(canvas, [_fixed(polygon)], 255, cv2.LINE_AA, _SHIFT)
-    return canvas.astype(np.float32) / 255
+    return (canvas / np.float32(255)).astype(np.float32)
 
 
 def bars(rng: np.random.Generator, size: int) -> Floats:
@@ -134,7 +134,7 @@ def grid(rng: np.random.Generator, size: int) -> Floats:
             ends = _fixed(np.array(line))
             start, end = (int(ends[0, 0]), int(ends[0, 1])), (int(ends[1, 0]), int(ends[1, 1]))
             cv2.line(canvas, start, end, 255, thickness, cv2.LINE_AA, _SHIFT)
-    return canvas.astype(np.float32) / 255
+    return (canvas / np.float32(255)).astype(np.float32)
 
 
 def blades(rng: np.random.Generator, size: int) -> Floats:

@@ -1,0 +1,96 @@
+"""From finished runs to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import nn
+
+from deocc_engines.bundle import COMPONENTS, SCHEMA, Bundle, sha256_of
+from deocc_engines.components import Networks
+from deocc_engines.networks.autoencoder import MaskDecoder
+from deocc_engines.networks.sam import Sam
+from deocc_engines.networks.text import TextEncoder
+from deocc_engines.networks.unet import Unet
+from deocc_training import segmenter, unet
+from deocc_training.autoencoder import SIZE, pretrained
+from deocc_training.loop import load_ema
+
+__all__ = ["MANIFEST", "write_bundle"]
+
+MANIFEST: dict[str, Any] = {
+    "name": "deocc-mini",
+    "licence": "Apache-2.0",
+    "commercial_use": True,
+    "window": SIZE,
+    "schedule": {"name": "DDIMScheduler", "config": unet.SCHEDULE},
+    "defaults": {"steps": 20, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 0.6},
+    "mask_resize": "area",
+    "whole_below": 0.05,
+}
+
+
+def write_bundle(folder: Path, networks: Networks, tokenizer: Path, manifest: dict[str, Any]) -> Bundle:
+    """Writes configurations, float16 weights, the tokenizer and the manifest; other files of the folder stay.
+
+    Args:
+        manifest: everything but `schema` and `files`.
+    """
+    for component in COMPONENTS:
+        module: nn.Module = getattr(networks, component)
+        target = folder / component
+        target.mkdir(parents=True, exist_ok=True)
+        config = dataclasses.asdict(module.config)  # type: ignore[call-overload]
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        weights = {
+            name: value.to(torch.float16).contiguous() if value.is_floating_point() else value
+            for name, value in module.state_dict().items()
+        }
+        save_file(weights, target / "model.safetensors")
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    shutil.copyfile(tokenizer, folder / "tokenizer" / "tokenizer.json")
+    return seal(folder, manifest)
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    """Writes the manifest over the files that lie in the folder now."""
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+    content = {"schema": SCHEMA, **manifest, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
+    return Bundle.open(folder)
+
+
+def main(
+    runs: Annotated[Path, typer.Option(help="the directory of the runs")],
+    out: Annotated[Path, typer.Option(help="the bundle's directory")],
+) -> None:
+    """Packs autoencoder, mask-decoder, unet and segmenter runs as deocc-mini."""
+    vae = pretrained(runs / "autoencoder")
+    decoder = MaskDecoder(vae.config)
+    load_ema(runs / "mask-decoder", decoder)
+    conditioned = unet.Conditioned(Unet(unet.MINI), TextEncoder(unet.TEXT))
+    load_ema(runs / "unet", conditioned)
+    sam = Sam(segmenter.MINI)
+    load_ema(runs / "segmenter", sam)
+    trained = {}
+    for name in ("autoencoder", "mask-decoder", "unet", "segmenter"):
+        state = torch.load(runs / name / "ema.pt", weights_only=True)
+        trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
+    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam)
+    bundle = write_bundle(out, networks, runs / "words" / "tokenizer.json", {**MANIFEST, "trained": trained})
+    typer.echo(bundle.engine_id)
+
+
+if __name__ == "__main__":
+    typer.run(main)

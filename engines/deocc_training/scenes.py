@@ -1,0 +1,174 @@
+"""Scenes on disk: three memory-mapped arrays and a line of metadata each.
+
+`image.npy` uint8 [n, 256, 256, 3], `labels.npy` uint8 [n, 256, 256], `target.npy` uint8 [n, 256, 256, 4], and
+`meta.jsonl`: one object per scene, in order, whose presence marks the set as finished.
+
+Run `python -m deocc_training.scenes build --split train --count 24000 --out ~/.cache/deocc/scenes/train`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deocc_training.composition import SIDE, Instance, Library, Scene, compose
+from deocc_training.sources import default_cache, load_index, prepare
+from deocc_training.splits import SPLITS, Split
+
+__all__ = ["Instance", "Library", "Scene", "SceneSet", "build", "compose", "scene_at"]
+
+log = logging.getLogger(__name__)
+
+_ARRAYS = {"image": (SIDE, SIDE, 3), "labels": (SIDE, SIDE), "target": (SIDE, SIDE, 4)}
+_CHUNK = 250  # scenes a worker finishes before they count as done
+
+
+class SceneSet:
+    """A finished set; scenes are read from disk when asked for and may be shared between processes."""
+
+    def __init__(self, arrays: dict[str, NDArray[np.uint8]], meta: list[dict[str, Any]]) -> None:
+        self.image, self.labels, self.target = arrays["image"], arrays["labels"], arrays["target"]
+        self.meta = meta
+
+    @classmethod
+    def open(cls, path: Path) -> SceneSet:
+        """Open a directory that `build` finished."""
+        with (path / "meta.jsonl").open(encoding="utf-8") as lines:
+            meta = [json.loads(line) for line in lines]
+        return cls({name: np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}, meta)
+
+    def __len__(self) -> int:
+        return len(self.meta)
+
+    def __getitem__(self, index: int) -> Scene:
+        meta = dict(self.meta[index])
+        meta["size"] = tuple(meta["size"])
+        meta["instances"] = tuple(Instance(**instance) for instance in meta["instances"])
+        return Scene(image=self.image[index], labels=self.labels[index], target=self.target[index], **meta)
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[index] for index in range(len(self)))
+
+
+def scene_at(library: Library, split: Split, seed: int, index: int) -> Scene:
+    """Scene `index` of the set with this seed, whatever was drawn before it."""
+    return compose(np.random.default_rng([seed, SPLITS.index(split), index]), library, split)
+
+
+def _meta_line(scene: Scene) -> str:
+    meta = {field.name: getattr(scene, field.name) for field in fields(scene) if field.name not in _ARRAYS}
+    meta["occluded_fraction"] = round(scene.occluded_fraction, 5)
+    meta["instances"] = [vars(instance) for instance in scene.instances]
+    return json.dumps(meta, ensure_ascii=False) + "\n"
+
+
+def _build_chunk(folder: Path, library: Library, split: Split, seed: int, start: int, stop: int) -> int:
+    """Write scenes start..stop and then, as the mark that they are complete, their metadata."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+") for name in _ARRAYS}
+    lines = []
+    for index in range(start, stop):
+        scene = scene_at(library, split, seed, index)
+        for name, array in arrays.items():
+            array[index] = getattr(scene, name)
+        lines.append(_meta_line(scene))
+    for array in arrays.values():
+        array.flush()
+    mark = _mark(folder, start)
+    mark.with_suffix(".tmp").write_text("".join(lines), encoding="utf-8")
+    mark.with_suffix(".tmp").rename(mark)
+    return stop - start
+
+
+def _mark(folder: Path, start: int) -> Path:
+    return folder / f"meta-{start:08d}.jsonl"
+
+
+def build(
+    directory: Path, split: Split, count: int, seed: int, workers: int = 2, library: Library | None = None
+) -> SceneSet:
+    """Build a set, going on where an interrupted run stopped; the directory appears only when it is complete."""
+    if (directory / "meta.jsonl").exists():
+        return SceneSet.open(directory)
+    library = library or Library(*load_index(default_cache()))
+    folder = directory.with_name(directory.name + ".partial")
+    _start(folder, {"split": split, "count": count, "seed": seed})
+    starts = [start for start in range(0, count, _CHUNK) if not _mark(folder, start).exists()]
+    jobs = [(folder, library, split, seed, start, min(start + _CHUNK, count)) for start in starts]
+    if workers > 1:
+        # Spawned, so that no thread or lock of the caller's is copied into the workers.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            futures = [pool.submit(_build_chunk, *job) for job in jobs]
+            with tqdm(total=sum(job[5] - job[4] for job in jobs), unit="scene", desc=split) as bar:
+                for future in as_completed(futures):
+                    bar.update(future.result())
+    else:
+        for job in jobs:
+            _build_chunk(*job)
+    marks = [_mark(folder, start) for start in range(0, count, _CHUNK)]
+    lines = "".join(mark.read_text(encoding="utf-8") for mark in marks)
+    for mark in [*marks, folder / "plan.json"]:
+        mark.unlink()
+    (folder / "meta.jsonl").write_text(lines, encoding="utf-8")
+    folder.rename(directory)
+    return SceneSet.open(directory)
+
+
+def _start(folder: Path, plan: dict[str, Any]) -> None:
+    """Lay out the arrays, unless a run with the same plan already did."""
+    note = folder / "plan.json"
+    if note.exists():
+        if json.loads(note.read_text()) != plan:
+            raise FileExistsError(f"{folder} holds the beginning of another set: {note.read_text()}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, shape in _ARRAYS.items():
+        whole = (plan["count"], *shape)
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=whole).flush()
+    note.write_text(json.dumps(plan))
+
+
+app = typer.Typer(help="Cut-outs composited into scenes.", no_args_is_help=True)
+
+
+@app.command("prepare")
+def _prepare(workers: int = 2) -> None:
+    """Download, clean and index the cut-outs and backgrounds."""
+    for reason, number in sorted(prepare(default_cache(), workers).items()):
+        typer.echo(f"{number:6d}  {reason}")
+
+
+@app.command("build")
+def _build(
+    split: Annotated[str, typer.Option(help="train or test")],
+    count: Annotated[int, typer.Option(min=1, help="number of scenes")],
+    out: Annotated[Path, typer.Option(help="directory to create")],
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """Build a set of scenes."""
+    if split not in SPLITS:
+        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
+    if not (default_cache() / "index.json").exists():
+        prepare(default_cache(), workers)
+    chosen: Split = "train" if split == "train" else "test"
+    scenes = build(out.expanduser(), chosen, count, seed, workers)
+    kinds = Counter(str(meta["kind"]) for meta in scenes.meta)
+    typer.echo(f"{len(scenes)} scenes in {out}: {dict(kinds)}")
+
+
+if __name__ == "__main__":
+    app()
