@@ -1,1 +1,70 @@
-"""deocc: the client of the deocclusion service."""
+"""deocc: the client of the deocclusion service.
+
+::
+
+    with deocc.Client() as client:
+        completion = client.complete("photo.jpg", points=[(120, 80)])
+        completion.save("whole.png")
+"""
+
+from importlib.metadata import version
+
+from deocc.client import AsyncClient, Client
+from deocc.engines import Defaults, Engine, Limits
+from deocc.errors import (
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    DeoccError,
+    InvalidBundle,
+    InvalidImage,
+    InvalidInput,
+    InvalidOption,
+    InvalidPrompt,
+    NotFound,
+    NotInstalled,
+    Overloaded,
+    ServerError,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from deocc.events import Event, Preview, Progress, Stage
+from deocc.results import Box, Completion, ModalMask, Sample, Segmentation, UploadedImage
+
+__version__ = version("deocc")
+
+__all__ = [
+    "AsyncClient",
+    "Box",
+    "Cancelled",
+    "Client",
+    "Completion",
+    "ConnectionFailed",
+    "DeadlineExceeded",
+    "Defaults",
+    "DeoccError",
+    "Engine",
+    "Event",
+    "InvalidBundle",
+    "InvalidImage",
+    "InvalidInput",
+    "InvalidOption",
+    "InvalidPrompt",
+    "Limits",
+    "ModalMask",
+    "NotFound",
+    "NotInstalled",
+    "Overloaded",
+    "Preview",
+    "Progress",
+    "Sample",
+    "Segmentation",
+    "ServerError",
+    "Stage",
+    "TooLarge",
+    "Unavailable",
+    "UnsupportedMedia",
+    "UploadedImage",
+    "__version__",
+]

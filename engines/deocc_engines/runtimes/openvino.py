@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class OpenvinoCompiler:
         if file.exists():
             return self._core.read_model(file)
         log.info("converting %s for OpenVINO; kept in %s", name, self._cache)
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as constant; ours are
             model = ov.convert_model(call.module, example_input=call.example)
         model.reshape(
             {

@@ -1,0 +1,68 @@
+"""``deocc engines``: what is there to work with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deocc.cli.console import console, print_json
+from deocc.cli.options import DEFAULT_TIMEOUT, Grpc, Json, Timeout, Url, named_service
+from deocc.client import Client
+from deocc.engines import Engine
+from deocc.local import provided
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="The engines of this machine, or of a service.")
+
+
+@app.command("list")
+def list_engines(url: Url = None, grpc: Grpc = None, timeout: Timeout = DEFAULT_TIMEOUT, json: Json = False) -> None:
+    """Say which engines there are, under which licences."""
+    url, grpc = named_service(url, grpc)
+    if url is None and grpc is None:
+        found: list[dict[str, Any]] = provided("engines")()
+    else:
+        with Client(url, grpc=grpc, timeout=timeout) as client:
+            found = [_shown(engine) for engine in client.engines()]
+    if json:
+        print_json(found)
+        return
+    table = Table("engine", "licence", "commercial use", "runtimes", "path", box=None)
+    for engine in found:
+        runtimes = ", ".join(sorted(set(engine["runtimes"].values()))) or "chosen when loaded"
+        commercial = "yes" if engine["commercial_use"] else "no"
+        table.add_row(engine["engine_id"], engine["licence"], commercial, runtimes, engine.get("path", ""))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def verify(
+    engine: Annotated[str | None, typer.Argument(metavar="[NAME_OR_PATH]", help="The default one if left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Check a bundle: every file is there and unaltered."""
+    checked: dict[str, Any] = provided("verify")(engine)
+    if json:
+        print_json(checked)
+    else:
+        console().print(f"{checked['engine_id']} at {checked['path']} is complete and unaltered", markup=False)
+
+
+def _shown(engine: Engine) -> dict[str, Any]:
+    return {
+        "engine_id": engine.engine_id,
+        "name": engine.name,
+        "licence": engine.licence,
+        "commercial_use": engine.commercial_use,
+        "runtimes": dict(engine.runtimes),
+        "window": engine.window,
+        "default_steps": engine.defaults.steps,
+        "guidance_image": engine.defaults.guidance_image,
+        "guidance_text": engine.defaults.guidance_text,
+        "local_strength": engine.defaults.local_strength,
+        "is_default": engine.is_default,
+    }

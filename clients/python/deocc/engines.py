@@ -1,0 +1,70 @@
+"""The engines that a service runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from deocc.v1 import deocclusion_pb2 as v1
+
+__all__ = ["Defaults", "Engine", "Limits"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What an engine takes for options that are left out."""
+
+    steps: int
+    guidance_image: float
+    guidance_text: float
+    local_strength: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    max_bytes: int  # of the encoded image
+    max_pixels: int
+    max_points: int
+    max_samples: int
+    max_steps: int
+    max_text_characters: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of a service."""
+
+    engine_id: str  # name and content hash, "deocc-mini@3f2a…"
+    name: str
+    licence: str
+    commercial_use: bool
+    runtimes: Mapping[str, str]  # runtime by component
+    is_default: bool
+    window: int  # pixels along each side of the completer's window
+    defaults: Defaults
+    limits: Limits
+
+    @classmethod
+    def from_message(cls, message: v1.Engine) -> Engine:
+        options, limits = message.defaults, message.limits
+        return cls(
+            message.engine_id,
+            message.name,
+            message.licence,
+            message.commercial_use,
+            MappingProxyType(dict(message.runtimes)),
+            message.is_default,
+            message.window,
+            Defaults(options.steps, options.guidance_image, options.guidance_text, options.local_strength),
+            Limits(
+                limits.max_bytes,
+                limits.max_pixels,
+                limits.max_points,
+                limits.max_samples,
+                limits.max_steps,
+                limits.max_text_characters,
+            ),
+        )
