@@ -19,6 +19,7 @@ __all__ = ["bounding_box", "clean", "decode_png", "decode_rle", "depth", "encode
 FIELD = "prompt.mask"
 # Specks and holes below this share of the mask's area are noise of a segmenter or an annotator.
 SPECK = 0.01
+MAX_RLE = 1 << 20  # bytes; real masks have thousands
 
 
 def bounding_box(mask: Bool[np.ndarray, "h w"]) -> Box:
@@ -68,8 +69,8 @@ def decode_rle(counts: bytes, rle_width: int, rle_height: int, width: int, heigh
     """
     if (rle_width, rle_height) != (width, height):
         raise InvalidPrompt(f"the mask is {rle_width}x{rle_height}, the image {width}x{height}", field=FIELD)
-    if len(counts) > 8 * width * height:
-        raise TooLarge("the run lengths are longer than any mask of this size", field=FIELD)
+    if len(counts) > min(MAX_RLE, width * height + 16):
+        raise TooLarge("the run lengths are longer than any mask of this size has; send a PNG", field=FIELD)
     # pycocotools is C without bounds checks: lengths that do not add up must never reach it.
     if _total_run_length(counts) != width * height:
         raise InvalidPrompt("the run lengths do not add up to the size of the mask", field=FIELD)

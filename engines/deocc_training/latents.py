@@ -19,7 +19,7 @@ from deocc_training.windows import global_window, local_window, view
 
 __all__ = ["LatentSet", "build"]
 
-VARIANTS = 4  # the global and the local window, each also mirrored
+VARIANTS = 2  # the global and the local window
 BATCH = 16  # views encoded at once
 
 
@@ -56,13 +56,14 @@ def share_in_latents(modal: np.ndarray, factor: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def build(scenes: SceneSet, autoencoder: Autoencoder, out: Path, *, seed: int = 0) -> None:
-    """Encodes every scene in VARIANTS ways; resumes after an interruption; captions.json marks the end."""
+def build(scenes: SceneSet, autoencoder: Autoencoder, out: Path, *, limit: int, seed: int = 0) -> None:
+    """Encodes the first `limit` scenes in VARIANTS ways, half of them mirrored; resumes; captions.json marks the end."""
     if (out / "captions.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
     config = autoencoder.config
-    z, count = SIZE // config.factor, VARIANTS * len(scenes)
+    scene_count = min(limit, len(scenes))
+    z, count = SIZE // config.factor, VARIANTS * scene_count
     shapes = {"latents": (count, 3, config.latent_channels, z, z), "modal": (count, z, z), "scene": (count,)}
     done_file = out / "done"
     done = int(done_file.read_text()) if done_file.exists() else 0
@@ -76,14 +77,14 @@ def build(scenes: SceneSet, autoencoder: Autoencoder, out: Path, *, seed: int = 
         for name, shape in shapes.items()
     }
     per_batch = BATCH // VARIANTS
-    for first in tqdm(range(done, len(scenes), per_batch), mininterval=5.0):
-        indices = range(first, min(first + per_batch, len(scenes)))
+    for first in tqdm(range(done, scene_count, per_batch), mininterval=5.0):
+        indices = range(first, min(first + per_batch, scene_count))
         cuts = []
         for index in indices:
             scene, rng = scenes[index], np.random.default_rng([seed, index])
             whole = view(scene, global_window(scene, SIZE))
             local = view(scene, local_window(scene, SIZE, rng))
-            cuts += [whole, whole.flipped(), local, local.flipped()]
+            cuts += [cut.flipped() if rng.random() < 0.5 else cut for cut in (whole, local)]
         pictures = [picture for cut in cuts for picture in images_of(cut)]
         with torch.autocast("cpu", torch.bfloat16):
             encoded = autoencoder.encode(to_tensor(pictures)).float()

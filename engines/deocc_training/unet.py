@@ -97,7 +97,7 @@ class UnetRecipe:
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Conditioned)
-        rows = np.arange(0, 4 * 24, 4) + 2 * (np.arange(24) % 2)  # global and local windows in turn
+        rows = np.arange(24)  # global and local windows in turn
         z_0, condition, ids = self._examples(self._held_out, self._held_out_ids, rows)
         scheduler = DDIMScheduler(**SCHEDULE)
         scheduler.set_timesteps(SHEET_STEPS)
@@ -126,12 +126,13 @@ def main(
     batch: int = 32,
     learning_rate: float = 3e-4,
     threads: int = 2,
+    scenes: int = 24000,
 ) -> None:
     """Encodes the scenes, then trains deocc-mini's denoiser; the same command resumes."""
     torch.set_num_threads(threads)
     vae = pretrained(autoencoder)
-    for name, scenes in (("train", train_scenes), ("test", test_scenes)):
-        build(SceneSet.open(scenes), vae, out / "latents" / name)
+    for name, path in (("train", train_scenes), ("test", test_scenes)):
+        build(SceneSet.open(path), vae, out / "latents" / name, limit=scenes)
     recipe = UnetRecipe(
         LatentSet.open(out / "latents" / "train"), LatentSet.open(out / "latents" / "test"), words, _Decoder(vae)
     )

@@ -1,0 +1,156 @@
+"""The engine in Ray Serve replicas: what runs there, and what the edge holds of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from deocc.v1 import deocclusion_pb2 as pb
+from deocc_engines.errors import Cancelled, DeoccError, EngineFailure, Overloaded, Unavailable
+from deocc_service.engine import Load, LocalEngine
+from deocc_service.settings import Settings
+
+if TYPE_CHECKING:
+    from deocc_engines.bundle import EngineInfo
+
+__all__ = ["ModelReplica", "RayEngine"]
+
+
+class ModelReplica:
+    """Runs in a Segmenter, Completer or fused replica. Errors are returned as values.
+
+    Serve would log an exception with its traceback and wrap it beyond recognition.
+    """
+
+    def __init__(self, load: Load, settings: Settings) -> None:
+        self._engine = LocalEngine(load, settings)
+
+    async def info(self) -> EngineInfo:
+        """The engine that was loaded."""
+        return await self._engine.info()
+
+    async def segment(
+        self, content: bytes, request: pb.SegmentRequest, left: float | None
+    ) -> pb.SegmentResponse | DeoccError:
+        """See Engine."""
+        try:
+            return await self._engine.segment(content, request, left)
+        except Exception as error:
+            return _as_value(error)
+
+    async def complete(
+        self,
+        content: bytes,
+        request: pb.CompleteStreamRequest,
+        events: bool,
+        left: float | None,
+        modal: pb.ModalMask | None,
+    ) -> AsyncGenerator[pb.CompleteStreamResponse | DeoccError, None]:
+        """See LocalEngine."""
+        try:
+            work = self._engine.complete(content, request, events=events, left=left, modal=modal)
+            async with aclosing(work) as messages:
+                async for message in messages:
+                    yield message
+        except Exception as error:
+            yield _as_value(error)
+
+
+def _as_value(error: Exception) -> DeoccError:
+    if isinstance(error, DeoccError):
+        return error
+    # For the edge's log, where the request id is; the caller sees a neutral sentence.
+    return EngineFailure("".join(traceback.format_exception(error)))
+
+
+class RayEngine:
+    """Handles to the replicas. With one handle for both models a completion is one hop.
+
+    Args:
+        segmenter, completer: handles of deployments of ModelReplica; the same one if fused.
+    """
+
+    def __init__(self, segmenter: Any, completer: Any, *, fused: bool) -> None:
+        self._segmenter = segmenter
+        self._completer = completer
+        self._fused = fused
+        self._info: EngineInfo | None = None
+
+    async def info(self) -> EngineInfo:
+        """Asked once; see `ready` for whether it still answers."""
+        if self._info is None:
+            with _ray_errors():
+                self._info = await self._completer.info.remote()
+        assert self._info is not None
+        return self._info
+
+    async def ready(self) -> bool:
+        """True if both models answer within two seconds."""
+        try:
+            with _ray_errors():
+                async with asyncio.timeout(2):
+                    await asyncio.gather(self._segmenter.info.remote(), self._completer.info.remote())
+        except (DeoccError, TimeoutError):
+            return False
+        return True
+
+    async def segment(self, content: bytes, request: pb.SegmentRequest, left: float | None) -> pb.SegmentResponse:
+        """See Engine."""
+        with _ray_errors():
+            response = self._segmenter.segment.remote(content, request, left)
+            try:
+                result = await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+        if isinstance(result, DeoccError):
+            raise result
+        assert isinstance(result, pb.SegmentResponse)
+        return result
+
+    async def complete(
+        self, content: bytes, request: pb.CompleteStreamRequest, *, events: bool, left: float | None
+    ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
+        """See Engine. The modal mask travels between the replicas as run lengths."""
+        started = time.monotonic()
+        modal: pb.ModalMask | None = None
+        if not self._fused and not request.prompt.HasField("mask"):
+            asked = pb.SegmentRequest(prompt=request.prompt, mask_encoding=pb.MASK_ENCODING_RLE)
+            modal = (await self.segment(content, asked, left)).candidates[0]
+        spent = time.monotonic() - started
+        remaining = None if left is None else left - spent
+        with _ray_errors():
+            messages = self._completer.options(stream=True).complete.remote(content, request, events, remaining, modal)
+            try:
+                async for message in messages:
+                    if isinstance(message, DeoccError):
+                        raise message
+                    if modal is not None and message.HasField("result"):
+                        message.result.timings.seconds["segment"] = spent
+                    yield message
+            finally:
+                messages.cancel()
+
+
+@contextmanager
+def _ray_errors() -> Iterator[None]:
+    """Ray's errors as ours."""
+    from ray.exceptions import RayActorError, RayError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+
+    try:
+        yield
+    except DeoccError:
+        raise
+    except RequestCancelledError as error:
+        raise Cancelled("the request was cancelled") from error
+    except BackPressureError as error:
+        raise Overloaded("no room now; try again later") from error
+    except (RayActorError, DeploymentUnavailableError) as error:
+        raise Unavailable("a model was lost and is being started again") from error
+    except RayError as error:
+        raise EngineFailure("a replica failed") from error

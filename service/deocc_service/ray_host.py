@@ -1,0 +1,125 @@
+"""The Ray Serve host: a private one-node cluster on this machine, or the one that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deocc_service.engine import Load
+from deocc_service.settings import Settings
+
+__all__ = ["RayHost"]
+
+LAME_DUCK_SECONDS = 2.0  # for balancers to see that we are not ready any more
+
+
+class RayHost:
+    """Ready inside the `with` block; drained and gone after it.
+
+    Attributes:
+        http_port, grpc_port: those bound, which matters when the settings say 0.
+    """
+
+    def __init__(self, settings: Settings, load: Load, temp_dir: Path | None = None) -> None:
+        self._settings = settings
+        self._load = load
+        self._temp_dir = temp_dir
+        self.http_port = settings.http_port or _free_port()
+        self.grpc_port = settings.grpc_port or _free_port()
+
+    def __enter__(self) -> Self:
+        self._environ = dict(os.environ)
+        os.environ.update(self._environment())
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from ray import serve
+
+        from deocc_service.proxy import APP
+
+        try:
+            self._handle.drain.remote().result(timeout_s=5)
+            time.sleep(LAME_DUCK_SECONDS)
+            serve.delete(APP)  # waits for what is running; serve.shutdown alone would cut it off
+        finally:
+            self._stop()
+
+    def _environment(self) -> dict[str, str]:
+        """What Ray's own processes read; they inherit it."""
+        settings = self._settings
+        chosen = {
+            "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(2 * settings.max_body),  # above max_body the hook refuses, typed
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # For the hook in the proxy.
+            "DEOCC_GRPC_HOST": settings.grpc_host,
+            "DEOCC_LIMITS__MAX_BYTES": str(settings.limits.max_bytes),
+        }
+        if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+            # Whoever may talk to a cluster may run code in it: a token of this run, in no file.
+            if "ray" in sys.modules:
+                raise RuntimeError("Ray reads its authentication mode when it is imported; start the host before that")
+            chosen |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        if "OMP_NUM_THREADS" not in os.environ:
+            # Ray would allow one thread to a replica that reserves no CPU.
+            chosen["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
+        return chosen
+
+    def _start(self) -> None:
+        import ray
+        from ray import serve
+        from ray.serve.schema import LoggingConfig
+
+        from deocc_service.app import bind
+        from deocc_service.proxy import APP
+
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(log_to_driver=True, logging_level="WARNING")
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                logging_level="WARNING",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._temp_dir) if self._temp_dir else None,
+            )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+        serve.start(
+            http_options={"host": self._settings.http_host, "port": self.http_port},
+            grpc_options={"port": self.grpc_port, "grpc_servicer_functions": ["deocc_service.proxy.install"]},
+            logging_config=quiet,
+        )
+        self._handle = serve.run(bind(self._settings, self._load), name=APP, logging_config=quiet)
+        self._handle.warm_up.remote().result()
+
+    def _stop(self) -> None:
+        import ray
+        from ray import serve
+
+        if ray.is_initialized():  # serve.shutdown would start a cluster to shut it down
+            serve.shutdown()
+            ray.shutdown()
+        for name in set(os.environ) - set(self._environ):
+            del os.environ[name]
+        os.environ.update(self._environ)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,156 @@
+"""A tiny engine with real shapes behind the real `Deoccluder`: deterministic, and as slow as a test wants it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deocc_engines.completion import (
+    Completion,
+    CompletionOptions,
+    Event,
+    ModalMask,
+    Preview,
+    Progress,
+    Sample,
+    SampleReady,
+    Stage,
+)
+from deocc_engines.mask import bounding_box
+from deocc_engines.prompt import Prompt
+
+ENGINE_ID = "deocc-fake@0123456789abcdef"
+STEPS = 4
+# Texts that make the fake behave: the engine sees text only as a condition, so nothing else is disturbed.
+CRASH = "crash, please"
+RADIUS = 8
+
+
+@dataclass(frozen=True)
+class FakeInfo:
+    """The fields of EngineInfo."""
+
+    engine_id: str = ENGINE_ID
+    name: str = "deocc-fake"
+    licence: str = "Apache-2.0"
+    commercial_use: bool = True
+    runtimes: tuple[tuple[str, str], ...] = ()
+    window: int = 64
+    default_steps: int = STEPS
+    guidance_image: float = 1.0
+    guidance_text: float = 1.0
+    local_strength: float = 0.5
+    path: str = "/secret/path"
+
+
+@dataclass(frozen=True)
+class FakeEmbedding:
+    width: int
+    height: int
+    nbytes: int = 1
+
+
+class FakeSegmenter:
+    """A square around each included point, or the box, or the mask again; smaller ones follow with lower scores."""
+
+    def embed(self, pixels: np.ndarray) -> FakeEmbedding:
+        return FakeEmbedding(pixels.shape[1], pixels.shape[0])
+
+    def segment(self, embedding: FakeEmbedding, prompt: Prompt) -> tuple[ModalMask, ...]:
+        if prompt.mask is not None:
+            return (ModalMask.of(prompt.mask, 0.9),)
+        return tuple(ModalMask.of(self._mask(embedding, prompt, RADIUS // n), 0.9 / n) for n in (1, 2))
+
+    def _mask(self, embedding: FakeEmbedding, prompt: Prompt, radius: int) -> np.ndarray:
+        mask = np.zeros((embedding.height, embedding.width), bool)
+        for point in prompt.points:
+            x, y = int(point.x), int(point.y)
+            mask[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius] = point.include
+        if prompt.box is not None:
+            b = prompt.box
+            mask[int(b.y_min) : int(np.ceil(b.y_max)), int(b.x_min) : int(np.ceil(b.x_max))] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class FakeCompleter:
+    """Counts its steps in a file, one byte each, so that a test can follow them across processes."""
+
+    seconds: float  # per step; a text of the form "sleep .2" overrides it
+    steps_file: Path
+
+    def complete(
+        self,
+        pixels: np.ndarray,
+        modal: ModalMask,
+        options: CompletionOptions,
+        *,
+        on_event: Callable[[Event], None],
+        stop: Callable[[], None],
+    ) -> Completion:
+        if options.text == CRASH:
+            raise RuntimeError("a failure at /secret/path")
+        seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self.seconds
+        steps = options.steps or STEPS
+        samples = []
+        for index in range(options.num_samples):
+            sample = self._sample(pixels, modal, (options.seed + index) % 2**32)
+            for step in range(steps):
+                stop()
+                self._count()
+                time.sleep(seconds)
+                fraction = (index + (step + 1) / steps) / options.num_samples
+                on_event(Progress(Stage.GLOBAL, index, step + 1, steps, fraction))
+                if options.preview_every and (step + 1) % options.preview_every == 0:
+                    on_event(Preview(index, sample.cropped(), sample.box))
+            on_event(SampleReady(index, sample))
+            samples.append(sample)
+        best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
+        return Completion(best_first, modal, already_whole=False, rim=2, seconds={"complete": steps * seconds})
+
+    def _sample(self, pixels: np.ndarray, modal: ModalMask, seed: int) -> Sample:
+        digest = hashlib.sha256(pixels.tobytes() + modal.mask.tobytes() + str(modal.score).encode()).digest()
+        random = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+        amodal = np.roll(modal.mask, 3, axis=1) | modal.mask
+        box = bounding_box(amodal)
+        x0, y0, x1, y1 = int(box.x_min), int(box.y_min), int(box.x_max), int(box.y_max)
+        patch = random.integers(0, 256, (y1 - y0, x1 - x0, 4), np.uint8)
+        patch[..., 3] = 255 * amodal[y0:y1, x0:x1]
+        hidden = 1 - modal.mask.sum() / amodal.sum()
+        size = (pixels.shape[1], pixels.shape[0])
+        return Sample(patch, amodal[y0:y1, x0:x1], x0, y0, size, box, seed, float(random.random()), float(hidden))
+
+    def _count(self) -> None:
+        with self.steps_file.open("ab") as file:
+            file.write(b".")
+
+
+@dataclass(frozen=True)
+class FakeLoad:
+    """A picklable loader: what a host is given in place of the bundle's."""
+
+    steps_file: Path
+    seconds: float = 0.0
+
+    def __call__(self) -> tuple[Any, Any]:
+        from deocc_engines.deoccluder import Deoccluder
+        from deocc_engines.embeddings import EmbeddingCache
+
+        deoccluder = Deoccluder(
+            segmenter=FakeSegmenter(),  # type: ignore[arg-type]
+            completer=FakeCompleter(self.seconds, self.steps_file),  # type: ignore[arg-type]
+            embeddings=EmbeddingCache(),
+        )
+        return deoccluder, FakeInfo()
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far, in all processes."""
+        return os.path.getsize(self.steps_file) if self.steps_file.exists() else 0

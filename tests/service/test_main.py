@@ -1,0 +1,52 @@
+"""`serve`: says when it is ready, and lets a running request end after SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.asking import as_json, complete
+
+PROGRAM = """
+from pathlib import Path
+from deocc_service.main import serve
+from deocc_service.settings import Settings
+from tests.service.fake_engine import FakeLoad
+serve(Settings(http_port=0, grpc_port=0), local={local}, load=FakeLoad(Path({steps!r})))
+"""
+
+
+@pytest.mark.parametrize("local", [True, pytest.param(False, marks=[pytest.mark.ray, pytest.mark.slow])])
+def test_a_signal_lets_running_requests_end(local: bool, tmp_path: Path) -> None:
+    program = PROGRAM.format(local=local, steps=str(tmp_path / "steps"))
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        (page,) = re.findall(r"http://\S+:\d+", ready)[:1]
+        process.stdout.readline()
+        assert process.stdout.readline().strip().startswith("curl ")
+        answers: list[httpx.Response] = []
+        slow = as_json(complete(text="sleep .3", steps=8))
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{page}/v1/complete", json=slow, timeout=20))
+        )
+        asking.start()
+        while not (tmp_path / "steps").exists() or (tmp_path / "steps").stat().st_size < 3:
+            asking.join(0.05)
+            assert asking.is_alive()
+        process.send_signal(signal.SIGTERM)
+        asking.join()
+        assert answers[0].status_code == 200
+        process.stdout.read()
+        assert process.wait(30) == 0
