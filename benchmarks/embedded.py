@@ -1,6 +1,6 @@
 """deocc-mini as it is served against the plain torch float32 version of the same pipeline, in one interleaved run.
 
-    make bench
+make bench
 """
 
 from __future__ import annotations

@@ -36,16 +36,16 @@ async def test_same_bytes_in_process_and_served_alone_and_beside_seven_others() 
     with Client(local=True) as here:
         expected = await asyncio.to_thread(lambda: here.complete(PHOTO, **CALL))
     settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
-    async with LocalHost(settings, bundle_loader(settings)) as host:
-        async with (
-            AsyncClient(f"http://127.0.0.1:{host.http_port}") as http,
-            AsyncClient(grpc=f"127.0.0.1:{host.grpc_port}") as grpc,
-        ):
-            for client in (http, grpc):
-                assert (await client.complete(PHOTO, **CALL)).samples == expected.samples
-            others = [http.complete(PHOTO, **{**CALL, "seed": seed, "steps": 3 + seed}) for seed in range(7)]
-            together = await asyncio.gather(grpc.complete(PHOTO, **CALL), *others)
-            assert together[0].samples == expected.samples
+    async with (
+        LocalHost(settings, bundle_loader(settings)) as host,
+        AsyncClient(f"http://127.0.0.1:{host.http_port}") as http,
+        AsyncClient(grpc=f"127.0.0.1:{host.grpc_port}") as grpc,
+    ):
+        for client in (http, grpc):
+            assert (await client.complete(PHOTO, **CALL)).samples == expected.samples
+        others = [http.complete(PHOTO, **{**CALL, "seed": seed, "steps": 3 + seed}) for seed in range(7)]
+        together = await asyncio.gather(grpc.complete(PHOTO, **CALL), *others)
+        assert together[0].samples == expected.samples
 
 
 @pytest.mark.parametrize("example", json.loads((EXAMPLES / "examples.json").read_text()), ids=lambda e: e["file"])

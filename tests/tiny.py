@@ -19,7 +19,15 @@ VAE = AutoencoderConfig(latent_channels=4, channels=(32, 32), layers=1, patch=4,
 UNET = UnetConfig(4, 4, channels=(32, 32), heads=(1, 1), attention=(False, True), layers=1, text_width=16)
 TEXT = TextConfig(vocabulary=8, table_width=8, width=16, layers=1, heads=2, length=4)
 SAM = SamConfig(
-    image_size=64, patch=16, width=16, depth=1, heads=2, global_attention=(0,), window=2, prompt_width=32, decoder_mlp=16
+    image_size=64,
+    patch=16,
+    width=16,
+    depth=1,
+    heads=2,
+    global_attention=(0,),
+    window=2,
+    prompt_width=32,
+    decoder_mlp=16,
 )
 WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "red": 3, "ball": 4}
 

@@ -289,9 +289,7 @@ class Completer:
         seen = self._decode(window, estimate)
         alpha = np.maximum(seen.probability, window.take(job.modal.astype(np.float32), 0.0))
         rgba = to_uint8(np.concatenate([seen.rgb, alpha[..., None] * 255], axis=2))
-        return Preview(
-            index, rgba, Box(window.left, window.top, window.left + window.side, window.top + window.side)
-        )
+        return Preview(index, rgba, Box(window.left, window.top, window.left + window.side, window.top + window.side))
 
     def _encode_image(self, image: Float32[np.ndarray, "s s 3"]) -> Tensor:
         """[0, 255] to a latent."""

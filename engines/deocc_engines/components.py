@@ -86,7 +86,12 @@ def calls_of(networks: Networks) -> dict[str, Call]:
         "denoise": Call(
             "unet",
             networks.unet,
-            (latent, torch.ones(1), torch.zeros(1, unet.condition_channels, z, z), torch.zeros(1, length, unet.text_width)),
+            (
+                latent,
+                torch.ones(1),
+                torch.zeros(1, unet.condition_channels, z, z),
+                torch.zeros(1, length, unet.text_width),
+            ),
         ),
         "decode_mask": Call("mask_decoder", networks.mask_decoder, (latent,)),
         "sam_encode": Call("sam", _Bound(networks.sam, "encode"), (torch.zeros(1, 3, sam.image_size, sam.image_size),)),

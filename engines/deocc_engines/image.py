@@ -91,7 +91,9 @@ def _decode(content: bytes, limits: Limits, field: str) -> UInt8[np.ndarray, "h 
         if image.mode in REFUSED_MODES:
             raise InvalidImage(REFUSED_MODES[image.mode], field=field)
         if image.mode.startswith(("I", "F")) or _is_16_bit_png(content):
-            raise InvalidImage("images of more than 8 bits a channel are not accepted; convert to 8-bit RGB", field=field)
+            raise InvalidImage(
+                "images of more than 8 bits a channel are not accepted; convert to 8-bit RGB", field=field
+            )
         image.load()
         upright = ImageOps.exif_transpose(image)
         if "A" in upright.getbands() or "transparency" in upright.info:

@@ -17,8 +17,7 @@ from deocc_engines.deoccluder import Deoccluder
 from deocc_engines.embeddings import EmbeddingCache
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.limits import Limits
-from deocc_engines.runtimes import Runtime
-from deocc_engines.runtimes import reference
+from deocc_engines.runtimes import Runtime, reference
 from deocc_engines.runtimes.openvino import OpenvinoCompiler
 from deocc_engines.sampler import Schedule
 from deocc_engines.segmenter import Segmenter
@@ -58,7 +57,7 @@ def load_deoccluder(
     built = _compiled(bundle, networks, runtime, streams or os.cpu_count() or 1)
     log.info("%s runs on %s", bundle.engine_id, built.name)
     calls = calls_of(networks)
-    return deoccluder_of(bundle, networks, built, limits), bundle.info({name: built.name for name in calls})
+    return deoccluder_of(bundle, networks, built, limits), bundle.info(dict.fromkeys(calls, built.name))
 
 
 def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: Limits = Limits()) -> Deoccluder:

@@ -80,10 +80,9 @@ def sample(
     planned = steps if start is None else planned_steps(steps, strength)
     first = len(scheduler.timesteps) - planned
     timesteps = scheduler.timesteps[first:]
-    if start is None:
-        z_t = noise * scheduler.init_noise_sigma
-    else:
-        z_t = scheduler.add_noise(start, noise, timesteps[:1])
+    z_t: Tensor = (
+        noise * scheduler.init_noise_sigma if start is None else scheduler.add_noise(start, noise, timesteps[:1])
+    )
     if hasattr(scheduler, "set_begin_index"):  # multistep solvers count from where they start
         scheduler.set_begin_index(first)
     for done, t in enumerate(timesteps):

@@ -110,9 +110,9 @@ class Segmenter:
         ambiguous = prompt.mask is None and prompt.box is None and len(prompt.points) == 1
         outputs = range(1, 4) if ambiguous else range(1)
         found = [
-            ModalMask.of(mask, score=min(max(float(scores[0, k]), 0.0), 1.0))
+            ModalMask.of(shape, score=min(max(float(scores[0, k]), 0.0), 1.0))
             for k in outputs
-            if (mask := self._to_image(logits[0, k].float().numpy(), width, height)).any()
+            if (shape := self._to_image(logits[0, k].float().numpy(), width, height)).any()
         ]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")

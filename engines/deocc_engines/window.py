@@ -44,7 +44,7 @@ class Window:
         """The local window: a square around `box` with a margin, moved inside the image where it fits."""
         longest = max(width, height)
         side = LOCAL_MARGIN * max(box.x_max - box.x_min, box.y_max - box.y_min)
-        side = int(round(min(max(side, LOCAL_MIN_SHARE * longest), longest)))
+        side = round(min(max(side, LOCAL_MIN_SHARE * longest), longest))
         left = _inside(round((box.x_min + box.x_max - side) / 2), side, width)
         top = _inside(round((box.y_min + box.y_max - side) / 2), side, height)
         return cls(left, top, side, size)
@@ -62,14 +62,16 @@ class Window:
             square[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left] = image[y0:y1, x0:x1]
         return resize(square, self.size, self.size)
 
-    def take_from(self, other: Window, patch: Float32[np.ndarray, "s s c"], fill: float) -> Float32[np.ndarray, "s s c"]:
+    def take_from(
+        self, other: Window, patch: Float32[np.ndarray, "s s c"], fill: float
+    ) -> Float32[np.ndarray, "s s c"]:
         """This window's view of a patch seen through another window, without a detour over the image's pixels."""
         scale = other.size / other.side * self.side / self.size  # other's model pixels per model pixel of this one
         shift = np.array([self.left - other.left, self.top - other.top]) * other.size / other.side
         # Pixel centres lie at half-integers: x' + .5 = scale·(x + .5) + shift.
         offset = 0.5 * scale - 0.5 + shift
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
-        return cv2.warpAffine(
+        seen = cv2.warpAffine(
             patch,
             matrix,
             (self.size, self.size),
@@ -77,6 +79,7 @@ class Window:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(fill,) * 4,
         )
+        return np.asarray(seen)
 
     def region(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part of the square inside an image of this size: (left, top, right, bottom), half-open."""
@@ -105,9 +108,9 @@ def resize(image: Float32[np.ndarray, "h w *c"], height: int, width: int) -> Flo
     if image.shape[:2] == (height, width):
         return image
     shrinks = height * width < image.shape[0] * image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
 def to_uint8(image: Float32[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
     """Values in [0, 255], rounded."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)

@@ -50,7 +50,9 @@ def to_tensor(images: list[np.ndarray]) -> Tensor:
 class AutoencoderRecipe:
     """L1 on pixels and on their differences, squared error on coarse colours."""
 
-    def __init__(self, scenes: SceneSet, held_out: SceneSet, config: AutoencoderConfig = MINI, size: int = SIZE) -> None:
+    def __init__(
+        self, scenes: SceneSet, held_out: SceneSet, config: AutoencoderConfig = MINI, size: int = SIZE
+    ) -> None:
         self.module = Autoencoder(config)
         self._scenes, self._size = scenes, size
         cuts = [view(held_out[i], global_window(held_out[i], size)) for i in range(12)]
@@ -89,7 +91,9 @@ class AutoencoderRecipe:
         for index in rng.integers(len(self._scenes), size=batch):
             scene = self._scenes[int(index)]
             place: Callable[..., object] = global_window if rng.random() < 0.5 else local_window
-            window = global_window(scene, self._size) if place is global_window else local_window(scene, self._size, rng)
+            window = (
+                global_window(scene, self._size) if place is global_window else local_window(scene, self._size, rng)
+            )
             cut = view(scene, window)
             if rng.random() < 0.5:
                 cut = cut.flipped()

@@ -1,4 +1,4 @@
-"""The example scenes of the repository: renders of the test split (MIT) on drawn backgrounds, so they may be shipped."""
+"""The example scenes of the repository: MIT renders of the test split on drawn backgrounds, so they may be shipped."""
 
 from __future__ import annotations
 
@@ -79,8 +79,12 @@ def _room(wall: Colour, floor: Colour, rng: np.random.Generator) -> Image.Image:
 def _cast_shadow(canvas: Image.Image, corner: tuple[int, int], size: tuple[int, int]) -> None:
     left, bottom = corner[0], corner[1] + size[1]
     shadow = Image.new("L", canvas.size, 0)
-    shadow.paste(SHADOW, (left + size[0] // 10, bottom - size[1] // 14, left + size[0] * 9 // 10, bottom + size[1] // 20))
-    canvas.alpha_composite(Image.merge("RGBA", [*Image.new("RGB", canvas.size).split(), shadow.filter(ImageFilter.GaussianBlur(12))]))
+    shadow.paste(
+        SHADOW, (left + size[0] // 10, bottom - size[1] // 14, left + size[0] * 9 // 10, bottom + size[1] // 20)
+    )
+    canvas.alpha_composite(
+        Image.merge("RGBA", [*Image.new("RGB", canvas.size).split(), shadow.filter(ImageFilter.GaussianBlur(12))])
+    )
 
 
 def main(out: Annotated[Path, typer.Option()]) -> None:

@@ -42,8 +42,8 @@ class LatentSet:
     @classmethod
     def open(cls, path: Path) -> LatentSet:
         """Opens a finished set."""
-        arrays = [np.load(path / f"{name}.npy", mmap_mode="r") for name in ("latents", "modal", "scene")]
-        return cls(*arrays, captions=json.loads((path / "captions.json").read_text()))
+        latents, modal, scene = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("latents", "modal", "scene"))
+        return cls(latents, modal, scene, json.loads((path / "captions.json").read_text()))
 
     def __len__(self) -> int:
         return len(self.scene)
@@ -57,7 +57,7 @@ def share_in_latents(modal: np.ndarray, factor: int) -> np.ndarray:
 
 @torch.no_grad()
 def build(scenes: SceneSet, autoencoder: Autoencoder, out: Path, *, limit: int, seed: int = 0) -> None:
-    """Encodes the first `limit` scenes in VARIANTS ways, half of them mirrored; resumes; captions.json marks the end."""
+    """Encodes the first `limit` scenes, half of them mirrored; resumes; captions.json marks the end."""
     if (out / "captions.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)

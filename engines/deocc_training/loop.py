@@ -44,7 +44,9 @@ class LoopOptions:
 class Recipe(Protocol):
     """What is particular to one network."""
 
-    module: nn.Module  # its parameters that require a gradient are trained
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require a gradient are trained."""
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a fresh batch drawn with `rng`, and figures for stats.jsonl."""
@@ -65,7 +67,9 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     module = recipe.module
     ema = copy.deepcopy(module).requires_grad_(False)
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(
+        trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
+    )
     first, seconds = _resume(options.out, module, ema, optimiser)
     stopping = _until_signalled()
     began = saved = time.monotonic()

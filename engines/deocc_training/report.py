@@ -126,7 +126,9 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
-    table = {key: np.array([asdict(r)[key] for r in rows], float) for key in asdict(rows[0]) if key not in ("index", "kind")}
+    table = {
+        key: np.array([asdict(r)[key] for r in rows], float) for key in asdict(rows[0]) if key not in ("index", "kind")
+    }
     means = {key: round(float(np.nanmean(v)), 4) for key, v in table.items() if not np.isnan(v).all()}
     return {"scenes": len(rows), **means}
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from deocc_engines.mask import bounding_box
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.segmenter import CORNER_MAX, CORNER_MIN, EXCLUDE, INCLUDE, PADDING, normalised
-from deocc_engines.window import Window
+from deocc_engines.window import Window, to_uint8
 from deocc_training.loop import LoopOptions, train
 from deocc_training.scenes import Scene, SceneSet
 from deocc_training.sheets import grid
@@ -69,7 +69,11 @@ class SegmenterRecipe:
         pictures = []
         for i in range(len(truths)):
             picture = F.interpolate(images[i // PROMPTS][None], (size, size), mode="area")[0]
-            pictures += [picture / 2, truths[i][None] * 2 - 1, *((a[i] > 0).float()[None] * 2 - 1 for a in answers[::2])]
+            pictures += [
+                picture / 2,
+                truths[i][None] * 2 - 1,
+                *((a[i] > 0).float()[None] * 2 - 1 for a in answers[::2]),
+            ]
         return grid(pictures, columns=16)
 
     def _rounds(
@@ -120,7 +124,8 @@ class SegmenterRecipe:
         return total, ious
 
     def _batch(self, scenes: SceneSet, rng: Generator, batch: int) -> tuple[Tensor, Tensor]:
-        images, truths = [], []
+        images: list[np.ndarray] = []
+        truths: list[np.ndarray] = []
         while len(images) < batch:
             scene = scenes[int(rng.integers(len(scenes)))]
             visible = np.bincount(scene.labels.ravel(), minlength=2)
@@ -144,13 +149,13 @@ class SegmenterRecipe:
         mask = (scene.labels[:height, :width] == label).astype(np.float32)
         size = self._config.image_size // self._config.patch * 4
         share = Window.whole(width, height, size).take(mask[:, ::-1] if flip else mask, 0.0)
-        truth = (share >= min(0.5, share.max())).astype(np.float32)  # a thin instance keeps at least a pixel
-        return truth
+        # A thin instance keeps at least a pixel.
+        return np.asarray(share >= min(0.5, share.max()), np.float32)
 
 
 def _lit(pixels: np.ndarray, rng: Generator) -> np.ndarray:
     gain, shift = rng.uniform(0.8, 1.25, 3) * rng.uniform(0.8, 1.2), rng.uniform(-15, 15)
-    return np.clip(pixels * gain + shift, 0, 255).astype(np.uint8)
+    return to_uint8(pixels * gain + shift)
 
 
 def _pixel(mask: np.ndarray, rng: Generator) -> np.ndarray:
@@ -165,7 +170,8 @@ def _jittered_box(mask: np.ndarray, rng: Generator) -> np.ndarray:
     box = bounding_box(np.ascontiguousarray(mask))
     sides = np.array([box.x_max - box.x_min, box.y_max - box.y_min])
     corners = np.array([[box.x_min, box.y_min], [box.x_max, box.y_max]])
-    return np.clip(corners + rng.normal(0, 0.05, (2, 2)) * sides, 0, mask.shape[0]).astype(np.float32)
+    displaced = corners + rng.normal(0, 0.05, (2, 2)) * sides
+    return np.asarray(np.clip(displaced, 0, mask.shape[0]), np.float32)
 
 
 def _spoilt(mask: np.ndarray, rng: Generator) -> np.ndarray:
@@ -190,7 +196,9 @@ def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) 
         hard = logits > 0
         union = (hard | (target > 0.5)).sum((2, 3))
         iou = (hard & (target > 0.5)).sum((2, 3)) / union.clamp(min=1)
-        allowed = torch.where(multiple[:, None], torch.tensor([False, True, True, True]), torch.tensor([True] + [False] * 3))
+        allowed = torch.where(
+            multiple[:, None], torch.tensor([False, True, True, True]), torch.tensor([True] + [False] * 3)
+        )
         chosen = torch.where(allowed, each, torch.inf).argmin(1)
     rows = torch.arange(len(logits))
     score_error = ((scores - iou).square() * allowed).sum(1) / allowed.sum(1)

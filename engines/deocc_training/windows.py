@@ -31,12 +31,14 @@ class View:
 
     def flipped(self) -> View:
         """Mirrored left to right."""
-        return View(*(np.ascontiguousarray(np.flip(a, axis=1)) for a in (self.image, self.modal, self.target, self.alpha)))
+        return View(
+            *(np.ascontiguousarray(np.flip(a, axis=1)) for a in (self.image, self.modal, self.target, self.alpha))
+        )
 
     def masked_image(self) -> Float32[np.ndarray, "s s 3"]:
         """The visible part on white: x∘m + 1∘(1−m)."""
         m = self.modal[..., None]
-        return self.image * m + (1 - m)
+        return np.asarray(self.image * m + (1 - m), np.float32)
 
 
 def view(scene: Scene, window: Window) -> View:

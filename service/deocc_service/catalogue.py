@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from deocc_engines import bundle
 from deocc_engines.errors import DeoccError
-
 from deocc_service.inprocess import client_error
 
 __all__ = ["engines", "verify"]

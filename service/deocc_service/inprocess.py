@@ -10,7 +10,6 @@ from contextlib import aclosing, contextmanager
 from deocc.errors import DeoccError, InvalidOption, ServerError, error_from_reason
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines import errors as engine_errors
-
 from deocc_service.core import Core
 from deocc_service.engine import Load, LocalEngine, bundle_loader
 from deocc_service.settings import Settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deocc_engines.errors import DeoccError
-
 from deocc_service.inprocess import client_error, read_settings
 from deocc_service.main import serve
 

@@ -18,6 +18,10 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from google.protobuf import json_format
+from grpc_status import rpc_status as grpc_status
+from PIL import Image
+
 from deocc import AsyncClient, Client
 from deocc.grpc_transport import AsyncGrpcTransport, GrpcTransport
 from deocc.http_transport import AsyncHttpTransport, HttpTransport
@@ -25,9 +29,6 @@ from deocc.v1 import deocclusion_pb2 as v1
 from deocc.v1 import deocclusion_pb2_grpc as v1_grpc
 from deocc_engines.errors import DeoccError as EngineError
 from deocc_service.errors import rpc_status, status_of, to_problem
-from google.protobuf import json_format
-from grpc_status import rpc_status as grpc_status
-from PIL import Image
 
 REQUEST_ID = "request-1"
 

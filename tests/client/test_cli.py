@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from deocc.cli import main
 from deocc.v1 import deocclusion_pb2 as v1
 from deocc_engines import errors as engine_errors

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import deocc
 import numpy as np
 import pytest
+from PIL import Image
+
+import deocc
 from deocc.images import image_content, image_source, mask_png
 from deocc.requests import complete_request
-from PIL import Image
 
 from .conftest import png
 

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import deocc
 import numpy as np
 import pytest
+from PIL import Image
+
+import deocc
 from deocc.cli import main
 from deocc.transport import BlockingTransport
 from deocc_service.inprocess import InProcessTransport
 from deocc_service.local import LocalHost
 from deocc_service.settings import Settings
-from PIL import Image
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 HERE = {"points": [(30.0, 20.0)], "seed": 5, "num_samples": 2}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-import deocc
 import httpx
 import pytest
+from google.protobuf import json_format
+
+import deocc
 from deocc.http_transport import HttpTransport
 from deocc.retry import RetryPolicy
-from google.protobuf import json_format
 
 from .conftest import completion, png
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import deocc
 import numpy as np
 import pytest
+
+import deocc
 from deocc.v1 import deocclusion_pb2 as v1
 from deocc_engines import errors as engine_errors
 

@@ -62,7 +62,10 @@ def test_tampering_is_found(copy: Path, tamper: Callable[[Path], None]) -> None:
     [
         (lambda w: w.pop("network.conv_in.bias"), "network.conv_in.bias is missing"),
         (lambda w: w.update({"network.conv_in.bias": torch.zeros(3)}), "network.conv_in.bias has shape [3], not [32]"),
-        (lambda w: w["network.conv_in.bias"].fill_(torch.nan), "network.conv_in.bias holds numbers that are not finite"),
+        (
+            lambda w: w["network.conv_in.bias"].fill_(torch.nan),
+            "network.conv_in.bias holds numbers that are not finite",
+        ),
         (lambda w: w.update(more=torch.zeros(1)), "more is not part of the network"),
     ],
 )

@@ -36,7 +36,9 @@ def test_openvino_agrees_with_torch_in_any_company(calls: dict, cache: Path) -> 
         together = getattr(engine, name)(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
         for i, row in enumerate(rows):
             alone, expected = getattr(engine, name)(*row), getattr(plain, name)(*row)
-            for a, e, t in zip(*(x if isinstance(x, tuple) else (x,) for x in (alone, expected, together)), strict=True):
+            for a, e, t in zip(
+                *(x if isinstance(x, tuple) else (x,) for x in (alone, expected, together)), strict=True
+            ):
                 assert torch.equal(a, t[i : i + 1])
                 assert (a - e).norm() <= tolerance * e.norm(), name
 

@@ -11,7 +11,9 @@ sides = st.integers(16, 300)
 
 
 @given(sides, sides, st.data())
-def test_local_window_holds_the_box_and_stays_inside_where_it_fits(width: int, height: int, data: st.DataObject) -> None:
+def test_local_window_holds_the_box_and_stays_inside_where_it_fits(
+    width: int, height: int, data: st.DataObject
+) -> None:
     x0 = data.draw(st.integers(0, width - 1))
     y0 = data.draw(st.integers(0, height - 1))
     box = Box(x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)))

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from deocc_training.captions import emoji_caption, emoji_category, emoji_identity
 from deocc_training.cutout import Cutout, Kind, RejectedError, clean
 from deocc_training.scenes import Library, Scene, SceneSet, build, scene_at
 from deocc_training.splits import merged_identities, split_of, thumbnail
-from numpy.typing import NDArray
 
 SEED = 5
 

@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from deocc_service.local import LocalHost
-from deocc_service.settings import Settings
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from deocc_service.local import LocalHost
+from deocc_service.settings import Settings
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [

@@ -61,7 +61,8 @@ class Autoencoder(nn.Module):
         """The mode of the posterior, scaled."""
         folded = pixel_unshuffle(image, self.config.patch)
         moments = self.network.quant_conv(self.network.encoder(folded))
-        return moments.chunk(2, dim=1)[0] * self.config.scale
+        mode: Tensor = moments.chunk(2, dim=1)[0] * self.config.scale
+        return mode
 
     def decode(self, latent: Float[Tensor, "b c z z"]) -> Float[Tensor, "b 3 s s"]:
         folded = self.network.decoder(self.network.post_quant_conv(latent / self.config.scale))

@@ -37,7 +37,13 @@ class TextEncoder(nn.Module):
         self.lift = nn.Linear(config.table_width, config.width)
         self.place = nn.Parameter(torch.zeros(config.length, config.width))
         layer = nn.TransformerEncoderLayer(
-            config.width, config.heads, 2 * config.width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            config.width,
+            config.heads,
+            2 * config.width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(config.width)

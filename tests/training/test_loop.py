@@ -1,0 +1,53 @@
+"""The training loop: an interrupted run is the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+
+from deocc_training.loop import LoopOptions, load_ema, train
+
+
+class Line:
+    """Learns y = 3x − 1."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.module = nn.Linear(1, 1)
+
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
+        x = torch.from_numpy(rng.standard_normal((batch, 1), np.float32))
+        return (self.module(x).float() - (3 * x - 1)).square().mean(), {"seen": float(x.sum())}
+
+    def sheet(self, module: nn.Module) -> np.ndarray:
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> LoopOptions:
+    return LoopOptions(tmp_path / "run", 100, batch=8, learning_rate=0.05, warmup=10, decay=0.0, sheet_steps=50)
+
+
+def test_resuming_changes_nothing(options: LoopOptions, tmp_path: Path) -> None:
+    train(Line(), options)
+    whole = load_ema(options.out, nn.Linear(1, 1)).state_dict()
+    parts = replace(options, out=tmp_path / "parts")
+    train(Line(), replace(parts, steps=37))
+    train(Line(), parts)
+    for name, value in load_ema(parts.out, nn.Linear(1, 1)).state_dict().items():
+        torch.testing.assert_close(value, whole[name], rtol=0, atol=0)
+
+
+def test_it_learns_and_leaves_figures_and_sheets(options: LoopOptions) -> None:
+    train(Line(), replace(options, steps=400))
+    lines = [json.loads(line) for line in (options.out / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(50, 401, 50))
+    assert lines[-1]["loss"] < 0.1 * lines[0]["loss"]
+    assert len(list((options.out / "sheets").iterdir())) == 8
