@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ __all__ = ["Completer", "CompleterRuntime", "CompleterSettings"]
 WHITE = 255.0
 
 
+@runtime_checkable
 class CompleterRuntime(Protocol):
     """What runs the networks: torch or compiled."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class Embedding:
         return self.tensor.nbytes
 
 
+@runtime_checkable
 class SamRuntime(Protocol):
     """What runs a SAM: torch or compiled. See `networks.sam.Sam` for the shapes."""
 

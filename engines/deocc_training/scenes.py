@@ -33,6 +33,8 @@ __all__ = ["Instance", "Library", "Scene", "SceneSet", "build", "compose", "scen
 log = logging.getLogger(__name__)
 
 _ARRAYS = {"image": (SIDE, SIDE, 3), "labels": (SIDE, SIDE), "target": (SIDE, SIDE, 4)}
+# MIT, and public domain: pictures of them may be published; wallpapers and the other cut-outs may not.
+SHIPPABLE = ("fluent-emoji-3d", "openclipart-png")
 _CHUNK = 250  # scenes a worker finishes before they count as done
 
 
@@ -158,6 +160,7 @@ def _build(
     out: Annotated[Path, typer.Option(help="directory to create")],
     seed: int = 0,
     workers: int = 2,
+    shippable: Annotated[bool, typer.Option(help="only of what may be published in pictures")] = False,
 ) -> None:
     """Build a set of scenes."""
     if split not in SPLITS:
@@ -165,7 +168,11 @@ def _build(
     if not (default_cache() / "index.json").exists():
         prepare(default_cache(), workers)
     chosen: Split = "train" if split == "train" else "test"
-    scenes = build(out.expanduser(), chosen, count, seed, workers)
+    library = Library(*load_index(default_cache()))
+    if shippable:
+        cutouts, _ = load_index(default_cache())
+        library = Library([cutout for cutout in cutouts if cutout.source in SHIPPABLE], {})
+    scenes = build(out.expanduser(), chosen, count, seed, workers, library)
     kinds = Counter(str(meta["kind"]) for meta in scenes.meta)
     typer.echo(f"{len(scenes)} scenes in {out}: {dict(kinds)}")
 
