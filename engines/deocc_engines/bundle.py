@@ -6,6 +6,7 @@
     tokenizer/tokenizer.json
     <component>/config.json          sizes of the network
     <component>/model.safetensors    its weights
+    README.md, *.jpg                 the model card
 
 Components: text_encoder, vae, unet, mask_decoder, sam. Nothing executable is ever read from a bundle.
 """
@@ -22,14 +23,15 @@ from typing import Any
 
 from deocc_engines.errors import InvalidBundle, NotFound
 
-__all__ = ["COMPONENTS", "SCHEMA", "Bundle", "EngineInfo", "available", "find", "sha256_of", "verify"]
+__all__ = ["COMPONENTS", "DOCUMENTS", "SCHEMA", "Bundle", "EngineInfo", "available", "find", "sha256_of", "verify"]
 
 SCHEMA = 1
 COMPONENTS = ("text_encoder", "vae", "unet", "mask_decoder", "sam")
 EMBEDDED = Path(__file__).parent / "bundles"
 DEFAULT = "deocc-mini"
 READ = 1 << 20  # bytes hashed at once
-ALLOWED_SUFFIXES = {".json", ".safetensors", ".md", ".png", ".jpg"}
+ALLOWED_SUFFIXES = {".json", ".safetensors"}
+DOCUMENTS = {".md", ".jpg"}  # the model card: no part of the engine, so neither listed nor hashed
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class Bundle:
         return file
 
     def _present(self) -> Iterator[Path]:
-        return (f for f in sorted(self.path.rglob("*")) if f.is_file() and f.name != "manifest.json")
+        files = (f for f in sorted(self.path.rglob("*")) if f.is_file() and f.name != "manifest.json")
+        return (f for f in files if f.suffix not in DOCUMENTS)
 
 
 def sha256_of(file: Path) -> str:

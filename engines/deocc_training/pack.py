@@ -13,7 +13,7 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from deocc_engines.bundle import COMPONENTS, SCHEMA, Bundle, sha256_of
+from deocc_engines.bundle import COMPONENTS, DOCUMENTS, SCHEMA, Bundle, sha256_of
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import MaskDecoder
 from deocc_engines.networks.sam import Sam
@@ -64,7 +64,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> Bundle:
     files = {
         file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size": file.stat().st_size}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "manifest.json"
+        if file.is_file() and file.name != "manifest.json" and file.suffix not in DOCUMENTS
     }
     content = {"schema": SCHEMA, **manifest, "files": files}
     (folder / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
