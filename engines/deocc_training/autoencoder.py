@@ -128,13 +128,25 @@ def main(
     batch: int = 16,
     learning_rate: float = 4e-4,
     threads: int = 2,
+    decoder_of: Annotated[
+        Path | None,
+        typer.Option(help="a finished run: its decoder is trained on, its encoder, and so all latents, stay"),
+    ] = None,
 ) -> None:
     """Trains deocc-mini's autoencoder; the same command resumes."""
     recipe = AutoencoderRecipe(SceneSet.open(train_scenes), SceneSet.open(test_scenes))
+    if decoder_of is not None:
+        recipe.module.load_state_dict(load_ema(decoder_of, Autoencoder(MINI)).state_dict())
+        recipe.module.network.encoder.requires_grad_(False)
+        recipe.module.network.quant_conv.requires_grad_(False)
     train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
-    module = load_ema(out, Autoencoder(MINI))
-    assert isinstance(module, Autoencoder)
-    (out / "scale.txt").write_text(str(calibrated(module, SceneSet.open(train_scenes)).scale))
+    scale_file = out / "scale.txt"
+    if decoder_of is not None:
+        scale_file.write_text((decoder_of / "scale.txt").read_text())
+    else:
+        module = load_ema(out, Autoencoder(MINI))
+        assert isinstance(module, Autoencoder)
+        scale_file.write_text(str(calibrated(module, SceneSet.open(train_scenes)).scale))
 
 
 if __name__ == "__main__":

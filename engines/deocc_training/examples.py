@@ -11,6 +11,12 @@ import typer
 from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
+from deocc_engines.completion import CompletionOptions
+from deocc_engines.image import decode_image
+from deocc_engines.limits import Limits
+from deocc_engines.loading import load_deoccluder
+from deocc_engines.prompt import Point, Prompt
+from deocc_training.report import on_checker, outlined
 from deocc_training.sources import default_cache, load_index
 from deocc_training.splits import split_of
 
@@ -87,7 +93,11 @@ def _cast_shadow(canvas: Image.Image, corner: tuple[int, int], size: tuple[int, 
     )
 
 
-def main(out: Annotated[Path, typer.Option()]) -> None:
+app = typer.Typer(add_completion=False)
+
+
+@app.command("scenes")
+def _scenes(out: Annotated[Path, typer.Option()]) -> None:
     """Writes the scenes and examples.json."""
     out.mkdir(parents=True, exist_ok=True)
     listed = []
@@ -97,5 +107,24 @@ def main(out: Annotated[Path, typer.Option()]) -> None:
     (out / "examples.json").write_text(json.dumps(listed, indent=2) + "\n")
 
 
+@app.command("figure")
+def _figure(
+    scenes: Annotated[Path, typer.Option(help="the directory of the scenes")],
+    out: Annotated[Path, typer.Option(help="the picture to write")],
+) -> None:
+    """Draws every scene, what is visible of the clicked object, and the embedded engine's first answer (seed 0)."""
+    deoccluder, _ = load_deoccluder()
+    rows = []
+    for example in json.loads((scenes / "examples.json").read_text()):
+        photo = decode_image((scenes / example["file"]).read_bytes(), Limits())
+        prompt = Prompt(points=(Point(*example["point"]),))
+        completion = deoccluder.complete(photo, prompt, CompletionOptions(text=example["text"]))
+        marked = outlined(photo.pixels, completion.modal.mask, thickness=3)
+        rows.append(np.concatenate([photo.pixels, marked, on_checker(completion.samples[0].rgba())], axis=1))
+    picture = Image.fromarray(np.concatenate(rows))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize((960, round(960 * picture.height / picture.width)), Image.Resampling.LANCZOS).save(out, quality=88)
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()

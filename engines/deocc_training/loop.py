@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 __all__ = ["LoopOptions", "Recipe", "load_ema", "train"]
 
+LONGEST_STEP = 60.0  # seconds
+
 
 @dataclass(frozen=True)
 class LoopOptions:
@@ -72,7 +74,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     )
     first, seconds = _resume(options.out, module, ema, optimiser)
     stopping = _until_signalled()
-    began = saved = time.monotonic()
+    saved = before = time.monotonic()
     figures: list[dict[str, float]] = []
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, mininterval=5.0)
     step = first
@@ -92,15 +94,17 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         _update(ema, module, min(options.ema, (step + 1) / (step + 10)))
         figures.append({**figure, "loss": loss.item(), "norm": norm.item()})
         now = time.monotonic()
+        seconds += min(now - before, LONGEST_STEP)  # a machine that slept did not train
+        before = now
         if (step + 1) % 50 == 0:
-            _log(options.out, step + 1, seconds + now - began, rate, figures)
+            _log(options.out, step + 1, seconds, rate, figures)
             bar.set_postfix(loss=f"{np.mean([f['loss'] for f in figures]):.4f}", refresh=False)
             figures.clear()
         last = step + 1 == options.steps or stopping()
         if (step + 1) % options.sheet_steps == 0 or last:
             _draw(recipe, ema, options.out, step + 1)
         if last or now - saved > options.checkpoint_seconds:
-            _save(options.out, step + 1, seconds + now - began, module, ema, optimiser)
+            _save(options.out, step + 1, seconds, module, ema, optimiser)
             saved = now
         if last:
             break

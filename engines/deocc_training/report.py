@@ -26,13 +26,14 @@ from deocc_engines.mask import depth
 from deocc_engines.prompt import Point, Prompt
 from deocc_training.scenes import Scene, SceneSet
 
-__all__ = ["BINS", "SHEET", "Row", "evaluate", "iou", "sheet", "summary"]
+__all__ = ["BINS", "SHEET", "Row", "evaluate", "iou", "on_checker", "outlined", "sheet", "summary"]
 
 BINS = {"0-10 %": (0.01, 0.1), "10-50 %": (0.1, 0.5), "50-90 %": (0.5, 0.9), "90-100 %": (0.9, 1.01)}
 OCCLUDED = 0.01  # a smaller hidden share counts as not occluded
 SHEET = 24  # scenes on the sheet: the first ones, as they come
 TILE = 192  # pixels
 CHECKER = 12  # pixels
+OUTLINE = (255, 0, 200)
 
 
 @dataclass(frozen=True)
@@ -140,17 +141,28 @@ def sheet(deoccluder: Deoccluder, scenes: SceneSet, indices: Sequence[int]) -> U
         height, width = scene.size
         modal = _modal(scene)
         sample = deoccluder.complete(_photo(scene, index), Prompt(mask=modal), CompletionOptions()).samples[0]
-        outlined = scene.image[:height, :width].copy()
-        contours, _ = cv2.findContours(modal.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(outlined, contours, -1, (255, 0, 200), 1)
-        shown = (outlined, _on_checker(sample.rgba()), _on_checker(scene.target[:height, :width]))
+        shown = (
+            outlined(scene.image[:height, :width], modal),
+            on_checker(sample.rgba()),
+            on_checker(scene.target[:height, :width]),
+        )
         tiles.append(np.concatenate([_tile(picture) for picture in shown], axis=1))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 3)
     rows = [np.concatenate(tiles[i : i + 3], axis=1) for i in range(0, len(tiles), 3)]
     return np.concatenate(rows)
 
 
-def _on_checker(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+def outlined(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], thickness: int = 1
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with the mask's contour drawn on it."""
+    drawn = image.copy()
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, OUTLINE, thickness)
+    return drawn
+
+
+def on_checker(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
     y, x = np.mgrid[: rgba.shape[0], : rgba.shape[1]] // CHECKER
     board = np.where((x + y) % 2, 235.0, 205.0)[..., None]
     alpha = rgba[..., 3:] / 255

@@ -16,6 +16,8 @@ __all__ = ["Example", "add_page", "examples_folder", "first_example"]
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
+# Else an upgrade would mix the modules of two versions.
+REVALIDATED = {"Cache-Control": "no-cache"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,6 @@ def _folder(installed: str, source: str, marker: str) -> Path | None:
 
 def _file(path: Path) -> Callable[[], Awaitable[FileResponse]]:
     async def send() -> FileResponse:
-        return FileResponse(path)
+        return FileResponse(path, headers=REVALIDATED)
 
     return send
