@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from deocc_engines.prompt import Box
 
@@ -111,6 +111,6 @@ def resize(image: Float32[np.ndarray, "h w *c"], height: int, width: int) -> Flo
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
 
 
-def to_uint8(image: Float32[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
+def to_uint8(image: Float[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
     """Values in [0, 255], rounded."""
     return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)

@@ -106,7 +106,7 @@ class AutoencoderRecipe:
 
 def calibrated(module: Autoencoder, scenes: SceneSet, count: int = 256) -> AutoencoderConfig:
     """The configuration whose `scale` gives the latents of completed objects and scenes unit variance."""
-    cuts = [view(scenes[i], global_window(scenes[i], SIZE)) for i in range(count)]
+    cuts = [view(scenes[i], global_window(scenes[i], SIZE)) for i in range(min(count, len(scenes)))]
     with torch.no_grad():
         latents = [module.encode(to_tensor(images_of(cut))) for cut in cuts]
     std = torch.cat(latents).std().item()

@@ -25,6 +25,8 @@ from deocc_training.loop import load_ema
 
 __all__ = ["MANIFEST", "write_bundle"]
 
+# The last run of each network, and the autoencoder that the latents come from.
+RUNS = ("autoencoder", "autoencoder-decoder", "mask-decoder", "unet", "segmenter")
 MANIFEST: dict[str, Any] = {
     "name": "deocc-mini",
     "licence": "Apache-2.0",
@@ -75,8 +77,8 @@ def main(
     runs: Annotated[Path, typer.Option(help="the directory of the runs")],
     out: Annotated[Path, typer.Option(help="the bundle's directory")],
 ) -> None:
-    """Packs autoencoder, mask-decoder, unet and segmenter runs as deocc-mini."""
-    vae = pretrained(runs / "autoencoder")
+    """Packs the runs named in RUNS as deocc-mini."""
+    vae = pretrained(runs / "autoencoder-decoder")
     decoder = MaskDecoder(vae.config)
     load_ema(runs / "mask-decoder", decoder)
     conditioned = unet.Conditioned(Unet(unet.MINI), TextEncoder(unet.TEXT))
@@ -84,7 +86,7 @@ def main(
     sam = Sam(segmenter.MINI)
     load_ema(runs / "segmenter", sam)
     trained = {}
-    for name in ("autoencoder", "mask-decoder", "unet", "segmenter"):
+    for name in RUNS:
         state = torch.load(runs / name / "ema.pt", weights_only=True)
         trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
     networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam)

@@ -189,7 +189,8 @@ def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) 
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     p = torch.sigmoid(logits)
     wrongness = (p * (1 - target) + (1 - p) * target).square()
-    focal = (bce * wrongness * (0.25 * target + 0.75 * (1 - target)) * 2).mean((2, 3))
+    # Without SAM's pretrained encoder its weight of .25 on the object teaches to answer with nothing: both count alike.
+    focal = (bce * wrongness).mean((2, 3))
     dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
     each = 20 * focal + dice
     with torch.no_grad():

@@ -40,4 +40,6 @@ def verify(engine: str | None) -> dict[str, object]:
 
 
 def _shown(info: bundle.EngineInfo) -> dict[str, object]:
-    return asdict(info) | {"is_default": info.name == bundle.DEFAULT}
+    from deocc_engines.runtimes.openvino import runtime_here  # with torch, seconds to import
+
+    return asdict(info) | {"is_default": info.name == bundle.DEFAULT, "runtime": runtime_here()}

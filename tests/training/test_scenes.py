@@ -8,36 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from deocc_training.captions import emoji_caption, emoji_category, emoji_identity
-from deocc_training.cutout import Cutout, Kind, RejectedError, clean
+from deocc_training.cutout import RejectedError, clean
 from deocc_training.scenes import Library, Scene, SceneSet, build, scene_at
 from deocc_training.splits import merged_identities, split_of, thumbnail
+from tests.training.cutouts import drawn
 
 SEED = 5
-
-
-def _drawn(number: int) -> NDArray[np.uint8]:
-    """A solid two-coloured picture, uint8 RGBA, different for every number."""
-    rng = np.random.default_rng(number)
-    rgba = np.full((90, 120, 4), (255, 255, 255, 0), np.uint8)
-    colour = [int(c) for c in rng.integers(40, 220, 3)]
-    cv2.ellipse(rgba, (60, 45), (55, int(rng.integers(20, 42))), 0, 0, 360, (*colour, 255), -1)
-    cv2.circle(rgba, (45, 45), 16, (*(255 - c for c in colour), 255), -1)
-    return rgba
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> Library:
-    kinds: tuple[Kind, ...] = ("photograph", "render", "drawing")
-    cutouts = []
-    for number in range(60):
-        path = tmp_path / f"{number}.png"
-        assert cv2.imwrite(str(path), _drawn(number)[..., [2, 1, 0, 3]])
-        identity = f"drawn/eggs/{number}"
-        cutouts.append(Cutout("drawn", identity, kinds[number % 3], f"egg {number}", path))
-    return Library(cutouts, {})
 
 
 def _scenes(library: Library, count: int = 25) -> list[Scene]:
@@ -117,7 +95,7 @@ def test_tones_and_genders_share_an_identity() -> None:
 
 
 def test_look_alikes_share_an_identity() -> None:
-    egg, other = _drawn(1), _drawn(2)
+    egg, other = drawn(1), drawn(2)
     retouched = egg.copy()
     retouched[40:44, 70:74, :3] = 0
     thumbnails = np.stack([thumbnail(picture) for picture in (egg, other, retouched)])
@@ -125,14 +103,14 @@ def test_look_alikes_share_an_identity() -> None:
 
 
 def test_clean_trims_objects_and_refuses_what_is_none() -> None:
-    whole = clean(_drawn(1))
+    whole = clean(drawn(1))
     assert (whole[..., 3] > 0).any(axis=0).all()
     assert (whole[..., 3] > 0).any(axis=1).all()
-    parts = _drawn(1)
+    parts = drawn(1)
     parts[:, 50:70] = 0
     with pytest.raises(RejectedError, match="several parts"):
         clean(parts)
-    ghost = _drawn(1)
+    ghost = drawn(1)
     ghost[..., 3] = ghost[..., 3] // 255 * 180
     with pytest.raises(RejectedError, match="ghost"):
         clean(ghost)

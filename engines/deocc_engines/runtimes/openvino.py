@@ -21,9 +21,15 @@ from torch import Tensor
 
 from deocc_engines.components import Call
 
-__all__ = ["OpenvinoCompiler"]
+__all__ = ["OpenvinoCompiler", "runtime_here"]
 
 log = logging.getLogger(__name__)
+
+
+def runtime_here() -> str:
+    """The name of this runtime on this machine: with the precision that its processor computes in."""
+    capabilities = ov.Core().get_property("CPU", properties.device.capabilities)
+    return "openvino-bf16" if "BF16" in capabilities else "openvino-f32"
 
 
 class OpenvinoCompiler:
@@ -37,11 +43,7 @@ class OpenvinoCompiler:
     def __init__(self, cache: Path, streams: int) -> None:
         self._core = ov.Core()
         self._cache, self._streams = cache, streams
-        self._bf16 = "BF16" in self._core.get_property("CPU", properties.device.capabilities)
-
-    @property
-    def name(self) -> str:
-        return "openvino-bf16" if self._bf16 else "openvino-f32"
+        self.name = runtime_here()
 
     def __call__(self, name: str, call: Call) -> Callable[..., Any]:
         """Compiles one call for rows of one."""
@@ -59,7 +61,7 @@ class OpenvinoCompiler:
         return run
 
     def _options(self, call: Call) -> dict[str, Any]:
-        precise = call.exact or not self._bf16
+        precise = call.exact or self.name == "openvino-f32"
         return {
             hint.inference_precision(): ov.Type.f32 if precise else ov.Type.bf16,
             properties.inference_num_threads(): self._streams,

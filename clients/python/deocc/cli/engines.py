@@ -31,11 +31,10 @@ def list_engines(url: Url = None, grpc: Grpc = None, timeout: Timeout = DEFAULT_
     if json:
         print_json(found)
         return
-    table = Table("engine", "licence", "commercial use", "runtimes", "path", box=None)
+    table = Table("engine", "licence", "commercial use", "runtime", "path", box=None)
     for engine in found:
-        runtimes = ", ".join(sorted(set(engine["runtimes"].values()))) or "chosen when loaded"
         commercial = "yes" if engine["commercial_use"] else "no"
-        table.add_row(engine["engine_id"], engine["licence"], commercial, runtimes, engine.get("path", ""))
+        table.add_row(engine["engine_id"], engine["licence"], commercial, engine["runtime"], engine.get("path", ""))
     Console(soft_wrap=True).print(table)
 
 
@@ -58,6 +57,7 @@ def _shown(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "licence": engine.licence,
         "commercial_use": engine.commercial_use,
+        "runtime": ", ".join(sorted(set(engine.runtimes.values()))),
         "runtimes": dict(engine.runtimes),
         "window": engine.window,
         "default_steps": engine.defaults.steps,
