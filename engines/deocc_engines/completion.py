@@ -176,7 +176,7 @@ class Preview:
     """A small RGBA picture of the current estimate; `box` is where it lies in the image."""
 
     sample: int
-    rgba: UInt8[np.ndarray, "s s 4"]
+    rgba: UInt8[np.ndarray, "h w 4"]
     box: Box
 
 
