@@ -6,10 +6,11 @@ import asyncio
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from deocc import AsyncClient, Client
+from deocc import AsyncClient, Client, Completion
 from deocc_engines.bundle import Bundle, available, find, verify
 from deocc_engines.image import decode_image
 from deocc_engines.limits import Limits
@@ -32,9 +33,13 @@ def test_the_bundle_is_whole_and_small() -> None:
     assert (Bundle.open(Path(info.path)).path / "README.md").is_file()
 
 
+def in_process() -> Completion:
+    with Client(local=True) as client:
+        return client.complete(PHOTO, **CALL)
+
+
 async def test_same_bytes_in_process_and_served_alone_and_beside_seven_others() -> None:
-    with Client(local=True) as here:
-        expected = await asyncio.to_thread(lambda: here.complete(PHOTO, **CALL))
+    expected = await asyncio.to_thread(in_process)
     settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
     async with (
         LocalHost(settings, bundle_loader(settings)) as host,
@@ -57,8 +62,6 @@ def test_visible_pixels_are_kept(example: dict[str, object]) -> None:
     modal = completion.modal.mask
     rgba = np.array(completion.best.image)
     assert rgba.shape == (480, 640, 4)
-    import cv2
-
     deep = cv2.distanceTransform(modal.astype(np.uint8), cv2.DIST_L2, 5) > completion.rim
     assert deep.sum() > 1000
     np.testing.assert_array_equal(rgba[deep][:, :3], photo.pixels[deep])

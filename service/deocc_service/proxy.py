@@ -53,7 +53,7 @@ SERVE_ERRORS = {
 def install(servicer: Any, server: Any) -> None:
     """Registers our service and health at a proxy's server."""
     configure_log()
-    settings = Settings.read()
+    settings = Settings.handed_down()
     server.service_handler_factory = _guarded(server.service_handler_factory, settings)
     pb_grpc.add_DeocclusionServiceServicer_to_server(servicer, server)
     server.add_passthrough_service(HEALTH)

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from deocc_service.engine import Load
-from deocc_service.settings import Settings
+from deocc_service.settings import HANDED_DOWN, Settings
 
 __all__ = ["RayHost"]
 
@@ -64,9 +64,7 @@ class RayHost:
         chosen = {
             "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(2 * settings.max_body),  # above max_body the hook refuses, typed
             "RAY_USAGE_STATS_ENABLED": "0",
-            # For the hook in the proxy.
-            "DEOCC_GRPC_HOST": settings.grpc_host,
-            "DEOCC_LIMITS__MAX_BYTES": str(settings.limits.max_bytes),
+            HANDED_DOWN: settings.model_dump_json(),  # for the hook in the proxy
         }
         if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
             # Whoever may talk to a cluster may run code in it: a token of this run, in no file.

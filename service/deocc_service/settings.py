@@ -11,11 +11,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deocc_engines.limits import Limits
 
-__all__ = ["Settings"]
+__all__ = ["HANDED_DOWN", "Settings"]
 
 PREFIX = "DEOCC_"
 # Read by the client, the command line and the engines, which share the prefix.
-FOREIGN = frozenset({"DEOCC_URL", "DEOCC_TIMEOUT", "DEOCC_CACHE"})
+FOREIGN = frozenset({"DEOCC_URL", "DEOCC_TIMEOUT", "DEOCC_CACHE", "DEOCC_HANDED_DOWN"})
+# All settings of a host as JSON, for processes that it starts and cannot pass arguments to.
+HANDED_DOWN = "DEOCC_HANDED_DOWN"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -54,6 +56,12 @@ class Settings(BaseSettings):
             if key.startswith(PREFIX) and key.split("__")[0] not in known:
                 raise ValueError(f"unknown setting {key}")
         return cls(**overrides)
+
+    @classmethod
+    def handed_down(cls, environ: Mapping[str, str] = os.environ, /) -> Self:
+        """Those of the host that started this process; without one, those of the environment."""
+        given = environ.get(HANDED_DOWN)
+        return cls.read(environ) if given is None else cls.model_validate_json(given)
 
     @property
     def max_body(self) -> int:
