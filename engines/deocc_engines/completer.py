@@ -69,6 +69,9 @@ class CompleterSettings:
     guidance_image: float = 1.0
     guidance_text: float = 1.0
     local_strength: float = 0.6
+    # Side of the global window over the longer side of the modal box, so that a small model need not learn every scale.
+    # None: the whole image, as published.
+    global_margin: float | None = None
     mask_resize: Literal["nearest", "area"] = "nearest"  # of the modal mask to latent size; as in training
     whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
 
@@ -129,12 +132,12 @@ class Completer:
         """
         started = time.perf_counter()
         job = self._job(image, modal, options, on_event, stop)
-        whole = Window.whole(*job.size, self.settings.window)
-        condition = self._condition(job, whole)
+        wide = self._global_window(job)
+        condition = self._condition(job, wide)
         samples = []
         for index in range(options.num_samples):
             seed = (options.seed + index) % 2**32
-            prediction = self._global(job, whole, condition, index, seed)
+            prediction = self._global(job, wide, condition, index, seed)
             if job.strength > 0:
                 prediction = self._local(job, prediction, index, seed)
             samples.append(self._finish(job, prediction, seed))
@@ -172,8 +175,14 @@ class Completer:
             stop=stop,
         )
 
+    def _global_window(self, job: _Job) -> Window:
+        size, margin = self.settings.window, self.settings.global_margin
+        if margin is None:
+            return Window.whole(*job.size, size)
+        return Window.around(bounding_box(job.modal), *job.size, size, margin)
+
     def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> _Prediction:
-        """From pure noise, the whole image in view."""
+        """From pure noise, the object and what surrounds it in view."""
         z_0 = self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
         return self._decode(window, z_0)
 
@@ -246,12 +255,12 @@ class Completer:
         if not inside.any():
             return modal
         box, scale = bounding_box(inside), found.window.side / found.window.size
-        width, height = job.size
+        (left, top), (width, height) = (found.window.left, found.window.top), job.size
         return Box(
-            min(modal.x_min, box.x_min * scale),
-            min(modal.y_min, box.y_min * scale),
-            min(max(modal.x_max, box.x_max * scale), width),
-            min(max(modal.y_max, box.y_max * scale), height),
+            max(min(modal.x_min, left + box.x_min * scale), 0),
+            max(min(modal.y_min, top + box.y_min * scale), 0),
+            min(max(modal.x_max, left + box.x_max * scale), width),
+            min(max(modal.y_max, top + box.y_max * scale), height),
         )
 
     def _finish(self, job: _Job, prediction: _Prediction, seed: int) -> Sample:

@@ -73,6 +73,7 @@ def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: 
             guidance_image=defaults["guidance_image"],
             guidance_text=defaults["guidance_text"],
             local_strength=defaults["local_strength"],
+            global_margin=manifest["global_margin"],
             mask_resize=manifest["mask_resize"],
             whole_below=manifest["whole_below"],
         )

@@ -40,10 +40,10 @@ class Window:
         return cls(0, 0, max(width, height), size)
 
     @classmethod
-    def around(cls, box: Box, width: int, height: int, size: int) -> Window:
-        """The local window: a square around `box` with a margin, moved inside the image where it fits."""
+    def around(cls, box: Box, width: int, height: int, size: int, margin: float = LOCAL_MARGIN) -> Window:
+        """A square around `box`, `margin` times its longer side, moved inside the image where it fits."""
         longest = max(width, height)
-        side = LOCAL_MARGIN * max(box.x_max - box.x_min, box.y_max - box.y_min)
+        side = margin * max(box.x_max - box.x_min, box.y_max - box.y_min)
         side = round(min(max(side, LOCAL_MIN_SHARE * longest), longest))
         left = _inside(round((box.x_min + box.x_max - side) / 2), side, width)
         top = _inside(round((box.y_min + box.y_max - side) / 2), side, height)

@@ -22,7 +22,7 @@ from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig
 from deocc_training.loop import LoopOptions, load_ema, train
 from deocc_training.scenes import SceneSet
 from deocc_training.sheets import grid
-from deocc_training.windows import View, global_window, local_window, view
+from deocc_training.windows import View, local_window, view, whole_window
 
 __all__ = ["MINI", "SIZE", "AutoencoderRecipe", "calibrated", "images_of", "pretrained", "to_tensor"]
 
@@ -55,7 +55,7 @@ class AutoencoderRecipe:
     ) -> None:
         self.module = Autoencoder(config)
         self._scenes, self._size = scenes, size
-        cuts = [view(held_out[i], global_window(held_out[i], size)) for i in range(12)]
+        cuts = [view(held_out[i], whole_window(held_out[i], size)) for i in range(12)]
         self._fixed = to_tensor([picture for cut in cuts for picture in images_of(cut)[::2]])
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
@@ -90,10 +90,8 @@ class AutoencoderRecipe:
         images, weights = [], []
         for index in rng.integers(len(self._scenes), size=batch):
             scene = self._scenes[int(index)]
-            place: Callable[..., object] = global_window if rng.random() < 0.5 else local_window
-            window = (
-                global_window(scene, self._size) if place is global_window else local_window(scene, self._size, rng)
-            )
+            place: Callable[..., object] = whole_window if rng.random() < 0.5 else local_window
+            window = whole_window(scene, self._size) if place is whole_window else local_window(scene, self._size, rng)
             cut = view(scene, window)
             if rng.random() < 0.5:
                 cut = cut.flipped()
@@ -106,7 +104,7 @@ class AutoencoderRecipe:
 
 def calibrated(module: Autoencoder, scenes: SceneSet, count: int = 256) -> AutoencoderConfig:
     """The configuration whose `scale` gives the latents of completed objects and scenes unit variance."""
-    cuts = [view(scenes[i], global_window(scenes[i], SIZE)) for i in range(min(count, len(scenes)))]
+    cuts = [view(scenes[i], whole_window(scenes[i], SIZE)) for i in range(min(count, len(scenes)))]
     with torch.no_grad():
         latents = [module.encode(to_tensor(images_of(cut))) for cut in cuts]
     std = torch.cat(latents).std().item()

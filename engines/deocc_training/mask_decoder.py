@@ -21,7 +21,7 @@ from deocc_training.autoencoder import SIZE, pretrained, to_tensor
 from deocc_training.loop import LoopOptions, train
 from deocc_training.scenes import SceneSet
 from deocc_training.sheets import grid
-from deocc_training.windows import View, global_window, local_window, view
+from deocc_training.windows import View, local_window, view, whole_window
 
 __all__ = ["MaskDecoderRecipe"]
 
@@ -64,7 +64,7 @@ class MaskDecoderRecipe:
     def _cut(self, rng: Generator) -> View:
         scene = self._scenes[int(rng.integers(len(self._scenes)))]
         whole = rng.random() < 0.4
-        cut = view(scene, global_window(scene, self._size) if whole else local_window(scene, self._size, rng))
+        cut = view(scene, whole_window(scene, self._size) if whole else local_window(scene, self._size, rng))
         return cut.flipped() if rng.random() < 0.5 else cut
 
 

@@ -22,6 +22,7 @@ from deocc_engines.networks.unet import Unet
 from deocc_training import segmenter, unet
 from deocc_training.autoencoder import SIZE, pretrained
 from deocc_training.loop import load_ema
+from deocc_training.windows import GLOBAL_MARGIN
 
 __all__ = ["MANIFEST", "write_bundle"]
 
@@ -35,6 +36,7 @@ MANIFEST: dict[str, Any] = {
     "schedule": {"name": "DDIMScheduler", "config": unet.SCHEDULE},
     # The guidance was chosen on training scenes that the denoiser had not seen: it keeps the shape from growing.
     "defaults": {"steps": 20, "guidance_image": 2.0, "guidance_text": 1.0, "local_strength": 0.6},
+    "global_margin": GLOBAL_MARGIN,
     "mask_resize": "area",
     "whole_below": 0.05,
 }

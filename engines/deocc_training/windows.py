@@ -13,10 +13,11 @@ from deocc_engines.prompt import Box
 from deocc_engines.window import Window
 from deocc_training.scenes import Scene
 
-__all__ = ["WHITE", "View", "global_window", "local_window", "view"]
+__all__ = ["GLOBAL_MARGIN", "WHITE", "View", "global_window", "local_window", "view", "whole_window"]
 
 WHITE = 255.0
-# The local window is placed around a *predicted* box: training sees it displaced and resized by as much as that errs.
+GLOBAL_MARGIN = 2.0  # side of the global window over the longer side of the modal box
+# Windows are placed around boxes that err: training sees them displaced and resized by as much.
 BOX_JITTER = 0.08
 
 
@@ -56,17 +57,28 @@ def view(scene: Scene, window: Window) -> View:
     )
 
 
-def global_window(scene: Scene, size: int) -> Window:
+def whole_window(scene: Scene, size: int) -> Window:
     """The whole scene."""
     height, width = scene.size
     return Window.whole(width, height, size)
+
+
+def global_window(scene: Scene, size: int, rng: Generator | None = None) -> Window:
+    """Around the visible part, wide enough for the complete object in 98 % of scenes; jittered if `rng` is given."""
+    height, width = scene.size
+    box = bounding_box(np.ascontiguousarray(scene.labels[:height, :width] == scene.target_label))
+    return Window.around(_jittered(box, rng), width, height, size, GLOBAL_MARGIN)
 
 
 def local_window(scene: Scene, size: int, rng: Generator | None = None) -> Window:
     """Around the complete object; displaced as a predicted box would be, if `rng` is given."""
     height, width = scene.size
     box = bounding_box(np.ascontiguousarray(scene.target[:height, :width, 3] > 127))
-    if rng is not None:
-        jitter = rng.uniform(-BOX_JITTER, BOX_JITTER, 4) * max(box.x_max - box.x_min, box.y_max - box.y_min)
-        box = Box(*(float(value) for value in np.array([box.x_min, box.y_min, box.x_max, box.y_max]) + jitter))
-    return Window.around(box, width, height, size)
+    return Window.around(_jittered(box, rng), width, height, size)
+
+
+def _jittered(box: Box, rng: Generator | None) -> Box:
+    if rng is None:
+        return box
+    jitter = rng.uniform(-BOX_JITTER, BOX_JITTER, 4) * max(box.x_max - box.x_min, box.y_max - box.y_min)
+    return Box(*(float(value) for value in np.array([box.x_min, box.y_min, box.x_max, box.y_max]) + jitter))

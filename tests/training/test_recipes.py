@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
-from deocc_training import autoencoder, mask_decoder, pack, segmenter, unet
+from deocc_training import autoencoder, latents, mask_decoder, pack, segmenter, unet
 from deocc_training.scenes import Library, build
 
 SCENES = 16
@@ -36,7 +36,8 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     autoencoder.main(train, test, runs / "autoencoder", **few)
     autoencoder.main(train, test, runs / "autoencoder-decoder", **few, decoder_of=runs / "autoencoder")
     mask_decoder.main(train, test, runs / "autoencoder", runs / "mask-decoder", **few)
-    unet.main(train, test, runs / "autoencoder", words, runs / "unet", **few)
+    latents.main(train, test, runs / "autoencoder", runs / "latents")
+    unet.main(runs / "latents", runs / "autoencoder", words, runs / "unet", **few)
     segmenter.main(train, test, runs / "segmenter", **few)
 
     vae, fine = (autoencoder.pretrained(runs / name) for name in ("autoencoder", "autoencoder-decoder"))
