@@ -17,6 +17,7 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 __all__ = ["LoopOptions", "Recipe", "load_ema", "train"]
@@ -70,7 +71,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     ema = copy.deepcopy(module).requires_grad_(False)
     trained = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
+        trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
     )
     first, seconds = _resume(options.out, module, ema, optimiser)
     stopping = _until_signalled()
@@ -84,10 +85,12 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
             group["lr"] = rate
         rng = np.random.default_rng([options.seed, step])
         torch.manual_seed(options.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, figure = recipe.loss(rng, options.batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # On a CPU the fused attention's backward pass takes a fifth of a denoiser's step, plain products a fiftieth.
+        with sdpa_kernel(SDPBackend.MATH):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, figure = recipe.loss(rng, options.batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(trained, options.clip)
         if torch.isfinite(norm):  # one bad batch must not end a run of hours
             optimiser.step()

@@ -1,8 +1,9 @@
 """Training of the denoiser f_θ on cached latents.
 
-v-prediction (Salimans & Ho, "Progressive Distillation", eq. in section 4) with min-SNR weights (Hang et al., γ = 5):
-‖v − v_θ(z_t, t, y, 1 − m↓, E(x∘m), E(x))‖² · min(SNR, γ) / (SNR + 1). Image condition and caption are dropped at
-times, so that both guidance scales have something to stand on.
+v-prediction (Salimans & Ho, "Progressive Distillation", eq. in section 4):
+w · ‖v − v_θ(z_t, t, y, 1 − m↓, E(x∘m), E(x))‖². Image condition and caption are dropped at times, so that both guidance
+scales have something to stand on. min-SNR weights (Hang et al.) are not used: they fade the noisiest timesteps, and in
+deocclusion, where the condition says nearly everything, these decide the shape.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
 from deocc_engines.text import Tokenizer
 from deocc_training.autoencoder import pretrained
-from deocc_training.latents import LatentSet, build
+from deocc_training.latents import LatentSet
 from deocc_training.loop import LoopOptions, train
-from deocc_training.scenes import SceneSet
 from deocc_training.sheets import grid
 
 __all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe"]
@@ -48,7 +48,7 @@ SCHEDULE = {
     "set_alpha_to_one": True,
     "num_train_timesteps": 1000,
 }
-GAMMA = 5.0
+HIDDEN_WEIGHT, VISIBLE_WEIGHT = 2.0, 0.5  # of a latent's error; the visible part is pasted over in the end
 DROP_IMAGE, DROP_CAPTION = 0.1, 0.5
 SHEET_STEPS = 20
 
@@ -70,30 +70,32 @@ class UnetRecipe:
         self.module = Conditioned(Unet(MINI), text)
         self._latents, self._held_out, self._decode = latents, held_out, decode
         tokenizer = Tokenizer.open(words / "tokenizer.json", TEXT.length)
-        self._ids = torch.from_numpy(np.stack([tokenizer(caption) for caption in latents.captions]))
-        self._held_out_ids = torch.from_numpy(np.stack([tokenizer(caption) for caption in held_out.captions]))
+        self._ids, self._held_out_ids = (
+            torch.from_numpy(np.stack([tokenizer(str(caption)) for caption in these.captions]))
+            for these in (latents, held_out)
+        )
         self._none = torch.from_numpy(tokenizer(""))
         alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod
         self._sqrt_alpha, self._sqrt_one_minus_alpha = alphas.sqrt(), (1 - alphas).sqrt()
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(rng.integers(len(self._latents), size=batch))
+        rows = rng.integers(len(self._latents), size=batch)
         z_0, condition, ids = self._examples(self._latents, self._ids, rows)
         condition[torch.from_numpy(rng.random(batch) < DROP_IMAGE)] = 0.0
         ids[torch.from_numpy(rng.random(batch) < DROP_CAPTION)] = self._none
-        # Stratified over the batch: less noise in the loss than independent draws.
-        t = torch.from_numpy(((np.arange(batch) + rng.random(batch)) / batch * 1000).astype(np.int64))
-        t = t[torch.from_numpy(rng.permutation(batch))]
+        t = torch.from_numpy(_timesteps(rng, batch))
         noise = torch.from_numpy(rng.standard_normal(z_0.shape, np.float32))
         a, s = (table[t].reshape(-1, 1, 1, 1) for table in (self._sqrt_alpha, self._sqrt_one_minus_alpha))
         z_t, v = a * z_0 + s * noise, a * noise - s * z_0
         predicted = self.module.unet(z_t, t.float(), condition, self.module.text(ids)).float()
-        snr = (a / s.clamp(min=1e-4)).square()
-        weight = snr.clamp(max=GAMMA) / (snr + 1)
-        # At zero SNR the weight would vanish, and with it the first step of sampling.
-        weight = weight.clamp(min=0.1)
+        modal, hidden = (
+            torch.from_numpy(share[rows].astype(np.float32))[:, None]
+            for share in (self._latents.modal, self._latents.hidden)
+        )
+        weight = 1 + (HIDDEN_WEIGHT - 1) * hidden + (VISIBLE_WEIGHT - 1) * modal
         error = (predicted - v).square()
-        return (weight * error).mean(), {"v": error.mean().item()}
+        inside = (error * hidden).sum() / hidden.sum().clamp(min=1e-3) / error.shape[1]
+        return (weight * error).mean(), {"v": error.mean().item(), "hidden_v": inside.item()}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Conditioned)
@@ -113,30 +115,31 @@ class UnetRecipe:
         """z_0 [b, c, z, z], the condition [b, 1 + 2c, z, z] and token ids [b, n]."""
         x, masked, target = torch.from_numpy(latents.latents[rows].astype(np.float32)).unbind(1)
         modal = torch.from_numpy(latents.modal[rows].astype(np.float32))[:, None]
-        return target, torch.cat([1 - modal, masked, x], dim=1), ids[latents.scene[rows]].clone()
+        return target, torch.cat([1 - modal, masked, x], dim=1), ids[rows].clone()
+
+
+def _timesteps(rng: Generator, batch: int) -> np.ndarray:
+    """In [0, 1000), denser towards pure noise (p(t) ∝ 1/√(1000 − t)), stratified over the batch, in random order."""
+    u = (np.arange(batch) + rng.random(batch)) / batch
+    t: np.ndarray = np.ceil(1000 * (1 - u**2)).astype(np.int64) - 1
+    return rng.permutation(np.maximum(t, 0))
 
 
 def main(
-    train_scenes: Annotated[Path, typer.Option()],
-    test_scenes: Annotated[Path, typer.Option()],
-    autoencoder: Annotated[Path, typer.Option(help="the run that trained it")],
+    latents: Annotated[Path, typer.Option(help="what deocc_training.latents wrote")],
+    autoencoder: Annotated[Path, typer.Option(help="the run that trained it; for the sample sheets")],
     words: Annotated[Path, typer.Option(help="what deocc_training.words wrote")],
     out: Annotated[Path, typer.Option()],
-    steps: int = 6000,
+    steps: int = 60000,
     batch: int = 32,
-    learning_rate: float = 3e-4,
+    learning_rate: float = 4e-4,
     threads: int = 2,
-    scenes: int = 24000,
 ) -> None:
-    """Encodes the scenes, then trains deocc-mini's denoiser; the same command resumes."""
-    torch.set_num_threads(threads)
-    vae = pretrained(autoencoder)
-    for name, path in (("train", train_scenes), ("test", test_scenes)):
-        build(SceneSet.open(path), vae, out / "latents" / name, limit=scenes)
+    """Trains deocc-mini's denoiser; the same command resumes, with the latents that are there then."""
     recipe = UnetRecipe(
-        LatentSet.open(out / "latents" / "train"), LatentSet.open(out / "latents" / "test"), words, _Decoder(vae)
+        LatentSet.open(latents / "train"), LatentSet.open(latents / "test"), words, _Decoder(pretrained(autoencoder))
     )
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, ema=0.9995, threads=threads))
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
 
 
 class _Decoder(nn.Module):
