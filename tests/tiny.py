@@ -52,6 +52,9 @@ def write_tiny_bundle(folder: Path) -> Bundle:
         **MANIFEST,
         "name": "tiny",
         "window": 32,
-        "defaults": {"steps": 4, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 0.5},
+        "presets": {
+            "fast": {"steps": 4, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 0.5},
+            "guided": {"steps": 6, "guidance_image": 2.0, "guidance_text": 3.0, "local_strength": 0.5},
+        },
     }
     return write_bundle(folder, networks, source, manifest)

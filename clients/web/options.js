@@ -15,7 +15,8 @@ export class Options {
       });
       this.#tell(form.elements[name]);
     }
-    form.elements.engine_id.addEventListener("change", () => this.reset());
+    form.elements.engine_id.addEventListener("change", () => this.#offerPresets());
+    form.elements.preset.addEventListener("change", () => this.reset());
     form.querySelector("[data-action=defaults]").addEventListener("click", () => this.reset());
   }
 
@@ -35,13 +36,14 @@ export class Options {
     const { engine_id } = this.#form.elements;
     engine_id.replaceChildren(...engines.map(({ id, name, isDefault }) => new Option(name, id, isDefault, isDefault)));
     this.#form.querySelector("#engine").hidden = engines.length < 2;
-    this.reset();
+    this.#offerPresets();
   }
 
-  /** Back to the engine's defaults; what is wanted (text, samples, seed) stays. */
+  /** Back to the preset's values; what is wanted (text, samples, seed) stays. */
   reset() {
     const { elements } = this.#form;
-    const { defaults = {}, limits } = this.engine ?? {};
+    const { limits } = this.engine ?? {};
+    const defaults = this.#defaults;
     for (const name of SLIDERS) {
       const slider = elements[name];
       delete slider.dataset.set;
@@ -64,6 +66,7 @@ export class Options {
     const options = { num_samples: elements.num_samples.valueAsNumber };
     const text = elements.text.value.trim();
     if (text) options.text = text;
+    if (elements.preset.value) options.preset = elements.preset.value;
     for (const name of ["seed", "steps"]) {
       if (elements[name].value) options[name] = elements[name].valueAsNumber;
     }
@@ -78,8 +81,23 @@ export class Options {
   /** About eight previews in each stage: enough to watch, cheap to send. */
   get previewEvery() {
     const { steps } = this.#form.elements;
-    const planned = steps.valueAsNumber || this.engine?.defaults.steps || 16;
+    const planned = steps.valueAsNumber || this.#defaults.steps || 16;
     return Math.max(1, Math.round(planned / 8));
+  }
+
+  /** Of the chosen preset; an empty value in the list stands for the engine's default one. */
+  get #defaults() {
+    const { defaults = {}, presets = {} } = this.engine ?? {};
+    return { ...defaults, ...presets[this.#form.elements.preset.value] };
+  }
+
+  #offerPresets() {
+    const { defaults = {}, presets = {} } = this.engine ?? {};
+    const names = Object.keys(presets).filter((name) => name !== defaults.preset).sort();
+    const choices = [new Option(defaults.preset || "default", ""), ...names.map((name) => new Option(name, name))];
+    this.#form.elements.preset.replaceChildren(...choices);
+    this.#form.querySelector("#preset").hidden = !names.length;
+    this.reset();
   }
 
   #tell(slider) {

@@ -57,6 +57,7 @@ export function readEngine(engine) {
     runtimes,
     isDefault: engine.is_default ?? false,
     defaults: engine.defaults ?? {},
+    presets: engine.presets ?? {},
     // A limit of 0 or none is no limit that this page knows of.
     limits: {
       bytes: Number(max_bytes) || Infinity,

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deocc_engines.completion import Preset
 from deocc_engines.errors import InvalidBundle, NotFound
 
 __all__ = ["COMPONENTS", "DOCUMENTS", "SCHEMA", "Bundle", "EngineInfo", "available", "find", "sha256_of", "verify"]
@@ -42,6 +43,7 @@ class EngineInfo:
         engine_id: name and content hash of the bundle.
         runtimes: by component; empty until the engine is loaded.
         window: pixels along each side of the completer's input.
+        presets: by name, the default one first.
         path: of the bundle on this machine.
     """
 
@@ -51,10 +53,7 @@ class EngineInfo:
     commercial_use: bool
     runtimes: dict[str, str]
     window: int
-    default_steps: int
-    guidance_image: float
-    guidance_text: float
-    local_strength: float
+    presets: dict[str, Preset]
     path: str
 
 
@@ -113,6 +112,20 @@ class Bundle:
                 if f"{component}/{part}" not in self._files:
                     raise InvalidBundle(f"the manifest lists no {component}/{part}")
 
+    def presets(self) -> dict[str, Preset]:
+        """By name, the default one first.
+
+        Raises:
+            InvalidBundle: there is none, or one lacks a value.
+        """
+        try:
+            presets = {name: Preset(**values) for name, values in self.manifest["presets"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidBundle(f"the manifest's presets are damaged: {error}") from error
+        if not presets:
+            raise InvalidBundle("the manifest has no preset")
+        return presets
+
     def config(self, component: str) -> dict[str, Any]:
         """The sizes of one network."""
         config: dict[str, Any] = json.loads((self.path / component / "config.json").read_text())
@@ -125,7 +138,6 @@ class Bundle:
     def info(self, runtimes: dict[str, str] | None = None) -> EngineInfo:
         """What is said of this engine to its users."""
         try:
-            defaults = self.manifest["defaults"]
             return EngineInfo(
                 engine_id=self.engine_id,
                 name=self.name,
@@ -133,10 +145,7 @@ class Bundle:
                 commercial_use=self.manifest["commercial_use"],
                 runtimes=runtimes or {},
                 window=self.manifest["window"],
-                default_steps=defaults["steps"],
-                guidance_image=defaults["guidance_image"],
-                guidance_text=defaults["guidance_text"],
-                local_strength=defaults["local_strength"],
+                presets=self.presets(),
                 path=str(self.path),
             )
         except (KeyError, TypeError) as error:

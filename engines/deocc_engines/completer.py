@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -17,13 +17,14 @@ from deocc_engines.completion import (
     CompletionOptions,
     Event,
     ModalMask,
+    Preset,
     Preview,
     Progress,
     Sample,
     SampleReady,
     Stage,
 )
-from deocc_engines.errors import EngineFailure
+from deocc_engines.errors import EngineFailure, InvalidOption
 from deocc_engines.guidance import Guidance, guided
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.paste import paste, rim_of
@@ -65,10 +66,7 @@ class CompleterSettings:
     window: int  # pixels along each side of the model's input
     factor: int  # pixels along each side of one latent
     schedule: Schedule
-    steps: int  # default, of each stage
-    guidance_image: float = 1.0
-    guidance_text: float = 1.0
-    local_strength: float = 0.6
+    presets: Mapping[str, Preset]  # the first one is the default
     # Side of the global window over the longer side of the modal box, so that a small model need not learn every scale.
     # None: the whole image, as published.
     global_margin: float | None = None
@@ -111,6 +109,13 @@ class Completer:
     def __init__(self, runtime: CompleterRuntime, tokenizer: Tokenizer, settings: CompleterSettings) -> None:
         self._runtime, self._tokenizer, self.settings = runtime, tokenizer, settings
         self._no_text = self._encode_text("")
+
+    def preset(self, name: str) -> Preset:
+        """Raises InvalidOption unless the engine has it; the empty name means the default."""
+        presets = self.settings.presets
+        if name and name not in presets:
+            raise InvalidOption(f"the engine's presets are {', '.join(presets)}", field="options.preset")
+        return presets[name] if name else next(iter(presets.values()))
 
     def complete(
         self,
@@ -159,17 +164,17 @@ class Completer:
         on_event: Callable[[Event], None],
         stop: Callable[[], None],
     ) -> _Job:
-        s = self.settings
+        preset = self.preset(options.preset)
         return _Job(
             image=image,
             modal=clean(modal.mask),
             options=options,
             guidance=Guidance(
-                s.guidance_image if options.guidance_image is None else options.guidance_image,
-                s.guidance_text if options.guidance_text is None else options.guidance_text,
+                preset.guidance_image if options.guidance_image is None else options.guidance_image,
+                preset.guidance_text if options.guidance_text is None else options.guidance_text,
             ),
-            steps=options.steps or s.steps,
-            strength=s.local_strength if options.local_strength is None else options.local_strength,
+            steps=options.steps or preset.steps,
+            strength=preset.local_strength if options.local_strength is None else options.local_strength,
             text=self._encode_text(options.text) if options.text else self._no_text,
             on_event=on_event,
             stop=stop,

@@ -19,6 +19,7 @@ __all__ = [
     "CompletionOptions",
     "Event",
     "ModalMask",
+    "Preset",
     "Preview",
     "Progress",
     "Sample",
@@ -31,11 +32,22 @@ SEEDS = 2**32
 
 
 @dataclass(frozen=True)
+class Preset:
+    """What an engine takes for options that a request leaves open; an engine has several, by name."""
+
+    steps: int
+    guidance_image: float
+    guidance_text: float
+    local_strength: float
+
+
+@dataclass(frozen=True)
 class CompletionOptions:
-    """What may be asked of a completion; None stands for the engine's default."""
+    """What may be asked of a completion; None stands for the preset's value."""
 
     text: str = ""  # what the object is; empty: no text condition
     num_samples: int = 1
+    preset: str = ""  # the name of one of the engine's; empty: its first
     seed: int = 0  # sample i is drawn with (seed + i) mod 2**32
     steps: int | None = None  # denoising steps of each of the two stages
     guidance_image: float | None = None  # s_img

@@ -63,6 +63,7 @@ class Deoccluder:
             InvalidInput: the prompt or an option is wrong.
         """
         options.check(self.limits)
+        self.completer.preset(options.preset)
         started = time.perf_counter()
         modal = self.modal_mask(photo, prompt)
         on_event(modal)

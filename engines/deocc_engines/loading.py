@@ -64,15 +64,12 @@ def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: 
     """Wires a bundle's settings to a runtime."""
     try:
         manifest = bundle.manifest
-        defaults, schedule = manifest["defaults"], manifest["schedule"]
+        schedule = manifest["schedule"]
         settings = CompleterSettings(
             window=manifest["window"],
             factor=networks.vae.config.factor,
             schedule=Schedule(schedule["name"], schedule["config"]),
-            steps=defaults["steps"],
-            guidance_image=defaults["guidance_image"],
-            guidance_text=defaults["guidance_text"],
-            local_strength=defaults["local_strength"],
+            presets=bundle.presets(),
             global_margin=manifest["global_margin"],
             mask_resize=manifest["mask_resize"],
             whole_below=manifest["whole_below"],

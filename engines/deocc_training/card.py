@@ -88,14 +88,14 @@ The first {shown} held-out scenes as they come, good and bad: photo with the vis
 
 def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int) -> str:
     """The card's Markdown."""
-    manifest = bundle.manifest
+    manifest, preset = bundle.manifest, next(iter(bundle.presets().values()))
     trained = [f"| {name} | {run['steps']:,} | {run['hours']} |" for name, run in manifest["trained"].items()]
     return TEXT.format(
         name=manifest["name"],
         window=manifest["window"],
         schedule=manifest["schedule"]["name"].removesuffix("Scheduler"),
-        steps=manifest["defaults"]["steps"],
-        guidance_image=manifest["defaults"]["guidance_image"],
+        steps=preset.steps,
+        guidance_image=preset.guidance_image,
         sam_size=bundle.config("sam")["image_size"],
         licence=manifest["licence"],
         engine_id=bundle.engine_id,

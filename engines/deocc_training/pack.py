@@ -35,7 +35,10 @@ MANIFEST: dict[str, Any] = {
     "window": SIZE,
     "schedule": {"name": "DDIMScheduler", "config": unet.SCHEDULE},
     # The guidance was chosen on training scenes that the denoiser had not seen: it keeps the shape from growing.
-    "defaults": {"steps": 20, "guidance_image": 2.0, "guidance_text": 1.0, "local_strength": 0.6},
+    "presets": {
+        "fast": {"steps": 4, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 0.6},
+        "quality": {"steps": 20, "guidance_image": 2.0, "guidance_text": 1.0, "local_strength": 0.6},
+    },
     "global_margin": GLOBAL_MARGIN,
     "mask_resize": "area",
     "whole_below": 0.05,

@@ -55,6 +55,7 @@ FORM_PROMPT: dict[str, Any] = {
 }
 FORM_OPTIONS: dict[str, Any] = {
     "text": {"type": "string"},
+    "preset": {"type": "string", "description": "one of the engine's presets, for options that are left out"},
     "num_samples": {"type": "integer", "minimum": 1},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     "steps": {"type": "integer", "minimum": 1},

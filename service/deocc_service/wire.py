@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +107,7 @@ def options_from_wire(request: pb.CompleteStreamRequest, limits: Limits) -> comp
         if message.HasField(name)
     }
     options = completion.CompletionOptions(
-        text=message.text, seed=message.seed, preview_every=request.preview_every, **given
+        text=message.text, preset=message.preset, seed=message.seed, preview_every=request.preview_every, **given
     )
     options.check(limits)
     return options
@@ -168,6 +169,7 @@ class ResultWriter:
 
 def engine_to_wire(info: EngineInfo, limits: Limits, *, is_default: bool) -> pb.Engine:
     """What callers may know of an engine: not its path."""
+    name, preset = next(iter(info.presets.items()))
     return pb.Engine(
         engine_id=info.engine_id,
         name=info.name,
@@ -176,12 +178,11 @@ def engine_to_wire(info: EngineInfo, limits: Limits, *, is_default: bool) -> pb.
         runtimes=info.runtimes,
         is_default=is_default,
         window=info.window,
+        presets={name: pb.CompleteOptions(**asdict(preset)) for name, preset in info.presets.items()},
         defaults=pb.CompleteOptions(
+            **asdict(preset),
+            preset=name,
             num_samples=1,
-            steps=info.default_steps,
-            guidance_image=info.guidance_image,
-            guidance_text=info.guidance_text,
-            local_strength=info.local_strength,
             keep_visible=True,
             output=pb.OUTPUT_FULL,
             mask_encoding=pb.MASK_ENCODING_PNG,

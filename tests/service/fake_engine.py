@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ from deocc_engines.completion import (
     CompletionOptions,
     Event,
     ModalMask,
+    Preset,
     Preview,
     Progress,
     Sample,
     SampleReady,
     Stage,
 )
+from deocc_engines.errors import InvalidOption
 from deocc_engines.mask import bounding_box
 from deocc_engines.prompt import Prompt
 
 ENGINE_ID = "deocc-fake@0123456789abcdef"
 STEPS = 4
+PRESETS = {"fast": Preset(STEPS, 1.0, 1.0, 0.5), "slow": Preset(2 * STEPS, 2.0, 1.0, 0.5)}
 # Texts that make the fake behave: the engine sees text only as a condition, so nothing else is disturbed.
 CRASH = "crash, please"
 RADIUS = 8
@@ -43,10 +46,7 @@ class FakeInfo:
     commercial_use: bool = True
     runtimes: tuple[tuple[str, str], ...] = ()
     window: int = 64
-    default_steps: int = STEPS
-    guidance_image: float = 1.0
-    guidance_text: float = 1.0
-    local_strength: float = 0.5
+    presets: dict[str, Preset] = field(default_factory=lambda: dict(PRESETS))
     path: str = "/secret/path"
 
 
@@ -86,6 +86,11 @@ class FakeCompleter:
     seconds: float  # per step; a text of the form "sleep .2" overrides it
     steps_file: Path
 
+    def preset(self, name: str) -> Preset:
+        if name and name not in PRESETS:
+            raise InvalidOption("no such preset", field="options.preset")
+        return PRESETS[name or "fast"]
+
     def complete(
         self,
         pixels: np.ndarray,
@@ -98,7 +103,7 @@ class FakeCompleter:
         if options.text == CRASH:
             raise RuntimeError("a failure at /secret/path")
         seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self.seconds
-        steps = options.steps or STEPS
+        steps = options.steps or self.preset(options.preset).steps
         samples = []
         for index in range(options.num_samples):
             sample = self._sample(pixels, modal, (options.seed + index) % 2**32)

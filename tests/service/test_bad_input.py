@@ -108,6 +108,7 @@ CASES: dict[str, Case] = {
     "guidance negative": of_option("INVALID_OPTION", guidance_text=-1),
     "guidance NaN": of_option("INVALID_OPTION", guidance_text=math.nan),
     "strength above 1": of_option("INVALID_OPTION", local_strength=1.5),
+    "no such preset": of_option("INVALID_OPTION", preset="no-such"),
     "text too long": of_option("TOO_LARGE", text="x" * 301),
 }  # fmt: skip
 

@@ -109,7 +109,7 @@ def test_segment_is_the_same_on_both_protocols(host: Host) -> None:
 def test_engines_are_listed_without_their_path(host: Host) -> None:
     (engine,) = host.rpc.ListEngines(pb.ListEnginesRequest(), timeout=10).engines
     assert engine.is_default
-    assert engine.defaults.steps == 4
+    assert (engine.defaults.preset, engine.defaults.steps, engine.presets["slow"].steps) == ("fast", 4, 8)
     listed = host.http.get("/v1/engines")
     assert listed.json()["engines"][0]["engine_id"] == engine.engine_id
     assert "secret" not in listed.text

@@ -232,13 +232,15 @@ def test_only_what_was_set_is_sent_and_the_drawn_seed_can_be_reused(playground: 
     assert playground.last("complete")["options"] == {"num_samples": 1}
     page.get_by_role("button", name="Reuse seed").click()
     seed = page.input_value("[name=seed]")
+    page.get_by_label("Preset").select_option("slow")
     page.get_by_text("Advanced").click()
     page.locator("[name=local_strength]").fill("0.25")
     page.get_by_label("Keep the visible pixels").uncheck()
     with page.expect_response("**/v1/complete"):
         playground.complete(text="a mug")
     assert playground.last("complete")["options"] == {
-        "num_samples": 1, "text": "a mug", "seed": int(seed), "local_strength": 0.25, "keep_visible": False,
+        "num_samples": 1, "text": "a mug", "preset": "slow", "seed": int(seed),
+        "local_strength": 0.25, "keep_visible": False,
     }  # fmt: skip
 
 

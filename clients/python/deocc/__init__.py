@@ -10,7 +10,7 @@
 from importlib.metadata import version
 
 from deocc.client import AsyncClient, Client
-from deocc.engines import Defaults, Engine, Limits
+from deocc.engines import Engine, Limits, Preset
 from deocc.errors import (
     Cancelled,
     ConnectionFailed,
@@ -42,7 +42,6 @@ __all__ = [
     "Completion",
     "ConnectionFailed",
     "DeadlineExceeded",
-    "Defaults",
     "DeoccError",
     "Engine",
     "Event",
@@ -56,6 +55,7 @@ __all__ = [
     "NotFound",
     "NotInstalled",
     "Overloaded",
+    "Preset",
     "Preview",
     "Progress",
     "Sample",

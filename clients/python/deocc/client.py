@@ -88,6 +88,7 @@ class Client:
             image, points, box: as in `segment`.
             mask: what is visible of the object, instead of points and box.
             text: what the object is, in a few words.
+            preset: one of the engine's, for what is left out of the following; see `engines`.
             num_samples: how many different completions. 1 if left out.
             seed: unsigned 32 bit; the same request with the same seed gives the same bytes.
             steps: denoising steps of each of the two stages.

@@ -8,17 +8,21 @@ from types import MappingProxyType
 
 from deocc.v1 import deocclusion_pb2 as v1
 
-__all__ = ["Defaults", "Engine", "Limits"]
+__all__ = ["Engine", "Limits", "Preset"]
 
 
 @dataclass(frozen=True)
-class Defaults:
+class Preset:
     """What an engine takes for options that are left out."""
 
     steps: int
     guidance_image: float
     guidance_text: float
     local_strength: float
+
+    @classmethod
+    def from_message(cls, message: v1.CompleteOptions) -> Preset:
+        return cls(message.steps, message.guidance_image, message.guidance_text, message.local_strength)
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,13 @@ class Engine:
     runtimes: Mapping[str, str]  # runtime by component
     is_default: bool
     window: int  # pixels along each side of the completer's window
-    defaults: Defaults
+    default_preset: str
+    presets: Mapping[str, Preset]
     limits: Limits
 
     @classmethod
     def from_message(cls, message: v1.Engine) -> Engine:
-        options, limits = message.defaults, message.limits
+        limits = message.limits
         return cls(
             message.engine_id,
             message.name,
@@ -58,7 +63,8 @@ class Engine:
             MappingProxyType(dict(message.runtimes)),
             message.is_default,
             message.window,
-            Defaults(options.steps, options.guidance_image, options.guidance_text, options.local_strength),
+            message.defaults.preset,
+            MappingProxyType({name: Preset.from_message(message.presets[name]) for name in sorted(message.presets)}),
             Limits(
                 limits.max_bytes,
                 limits.max_pixels,

@@ -37,9 +37,10 @@ class PromptArguments(TypedDict, total=False):
 
 
 class CompleteArguments(PromptArguments, total=False):
-    """What may be asked of a completion; what is left out or None is the engine's default."""
+    """What may be asked of a completion; what is left out or None is the preset's value."""
 
     text: str  # what the object is, in a few words
+    preset: str  # one of the engine's; empty: its default
     num_samples: int | None
     seed: int | None  # sample i is drawn with (seed + i) mod 2**32; left out: the service draws one
     steps: int | None  # denoising steps of each of the two stages
@@ -78,6 +79,7 @@ def complete_request(
     box: BoxLike | None = None,
     mask: MaskLike | None = None,
     text: str = "",
+    preset: str = "",
     num_samples: int | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -95,6 +97,7 @@ def complete_request(
         image=image_source(image),
         options=v1.CompleteOptions(
             text=text,
+            preset=preset,
             num_samples=_unsigned(num_samples, "options.num_samples"),
             seed=_unsigned(seed, "options.seed"),
             steps=_unsigned(steps, "options.steps"),

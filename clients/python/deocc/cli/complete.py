@@ -52,6 +52,7 @@ def complete(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Same seed, same bytes.", rich_help_panel=HOW)
     ] = None,
+    preset: Annotated[str, typer.Option(help="fast, quality or what else the engine has.", rich_help_panel=HOW)] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps of each stage.", rich_help_panel=HOW)
     ] = None,
@@ -90,6 +91,7 @@ def complete(
             box=corners,
             mask=mask,
             text=text,
+            preset=preset,
             num_samples=samples,
             seed=seed,
             steps=steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -60,9 +61,7 @@ def _shown(engine: Engine) -> dict[str, Any]:
         "runtime": ", ".join(sorted(set(engine.runtimes.values()))),
         "runtimes": dict(engine.runtimes),
         "window": engine.window,
-        "default_steps": engine.defaults.steps,
-        "guidance_image": engine.defaults.guidance_image,
-        "guidance_text": engine.defaults.guidance_text,
-        "local_strength": engine.defaults.local_strength,
+        "default_preset": engine.default_preset,
+        "presets": {name: asdict(preset) for name, preset in engine.presets.items()},
         "is_default": engine.is_default,
     }

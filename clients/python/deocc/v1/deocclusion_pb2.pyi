@@ -415,6 +415,7 @@ class CompleteOptions(google.protobuf.message.Message):
     KEEP_VISIBLE_FIELD_NUMBER: builtins.int
     OUTPUT_FIELD_NUMBER: builtins.int
     MASK_ENCODING_FIELD_NUMBER: builtins.int
+    PRESET_FIELD_NUMBER: builtins.int
     text: builtins.str
     """What the object is, in a few words. Empty: no text condition."""
     num_samples: builtins.int
@@ -432,6 +433,8 @@ class CompleteOptions(google.protobuf.message.Message):
     """Keep the input's pixels where the object is visible. True if unset."""
     output: global___Output.ValueType
     mask_encoding: global___MaskEncoding.ValueType
+    preset: builtins.str
+    """Which of the engine's presets stands for steps, guidance and strength that are unset. Empty: the engine's default."""
     def __init__(
         self,
         *,
@@ -445,9 +448,10 @@ class CompleteOptions(google.protobuf.message.Message):
         keep_visible: builtins.bool | None = ...,
         output: global___Output.ValueType = ...,
         mask_encoding: global___MaskEncoding.ValueType = ...,
+        preset: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "num_samples", b"num_samples", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "preset", b"preset", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_image", b"_guidance_image"]) -> typing.Literal["guidance_image"] | None: ...
     @typing.overload
@@ -781,6 +785,24 @@ class Engine(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class PresetsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> global___CompleteOptions: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: global___CompleteOptions | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     ENGINE_ID_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     LICENCE_FIELD_NUMBER: builtins.int
@@ -790,6 +812,7 @@ class Engine(google.protobuf.message.Message):
     WINDOW_FIELD_NUMBER: builtins.int
     DEFAULTS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    PRESETS_FIELD_NUMBER: builtins.int
     engine_id: builtins.str
     """Name and content hash of the bundle, e.g. "deocc-mini@3f2a…"."""
     name: builtins.str
@@ -803,9 +826,15 @@ class Engine(google.protobuf.message.Message):
         """Runtime by component, e.g. {"unet": "openvino-bf16"}."""
 
     @property
-    def defaults(self) -> global___CompleteOptions: ...
+    def defaults(self) -> global___CompleteOptions:
+        """Of the default preset, which it names."""
+
     @property
     def limits(self) -> global___Limits: ...
+    @property
+    def presets(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___CompleteOptions]:
+        """By name; steps, guidance and strength are set."""
+
     def __init__(
         self,
         *,
@@ -818,9 +847,10 @@ class Engine(google.protobuf.message.Message):
         window: builtins.int = ...,
         defaults: global___CompleteOptions | None = ...,
         limits: global___Limits | None = ...,
+        presets: collections.abc.Mapping[builtins.str, global___CompleteOptions] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["defaults", b"defaults", "limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["commercial_use", b"commercial_use", "defaults", b"defaults", "engine_id", b"engine_id", "is_default", b"is_default", "licence", b"licence", "limits", b"limits", "name", b"name", "runtimes", b"runtimes", "window", b"window"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["commercial_use", b"commercial_use", "defaults", b"defaults", "engine_id", b"engine_id", "is_default", b"is_default", "licence", b"licence", "limits", b"limits", "name", b"name", "presets", b"presets", "runtimes", b"runtimes", "window", b"window"]) -> None: ...
 
 global___Engine = Engine
 
