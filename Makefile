@@ -1,5 +1,5 @@
 # `make serve` and `make test` are all that a newcomer needs; the rest is for those who change the project.
-.PHONY: help setup serve test check format bench proto clean
+.PHONY: help setup serve test check format bench mini-report proto clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ PROTO_VENV := .proto-venv
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ format: $(VENV)/dev.stamp ## rewrite the sources in the house format
 
 bench: $(VENV)/dev.stamp ## measure the embedded engine against plain torch, interleaved
 	$(BIN)/python -m benchmarks.embedded
+
+mini-report: $(VENV)/dev.stamp ## held-out figures of the embedded engine, into reports/mini.json
+	$(BIN)/python -m deocc_training.report
 
 # An old generator on purpose: its code runs under every protobuf from 6.31 on.
 $(PROTO_VENV)/stamp:

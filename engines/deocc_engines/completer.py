@@ -29,6 +29,7 @@ from deocc_engines.guidance import Guidance, guided
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.paste import paste, rim_of
 from deocc_engines.prompt import Box
+from deocc_engines.ranking import ranked
 from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
 from deocc_engines.text import Tokenizer
 from deocc_engines.window import Window, resize, to_uint8
@@ -149,7 +150,7 @@ class Completer:
             on_event(SampleReady(index, samples[-1]))
         hidden = float(np.median([s.occluded_fraction for s in samples]))
         return Completion(
-            samples=tuple(sorted(samples, key=lambda s: -s.score)),
+            samples=ranked(samples, modal.mask),
             modal=modal,
             already_whole=hidden < self.settings.whole_below,
             rim=rim_of(*job.size),
