@@ -11,10 +11,12 @@ from PIL import Image
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.loading import load_deoccluder
-from deocc_training.report import SHEET, sheet
 from deocc_training.scenes import SceneSet
+from deocc_training.sheets import results
 
 __all__ = ["render"]
+
+SHOWN = 24  # scenes on the sheet: the first ones, as they come
 
 COLUMNS = {
     "scenes": "scenes",
@@ -26,7 +28,8 @@ COLUMNS = {
     "hull_invisible_iou": "*hull*",
     "clipped_hull_invisible_iou": "*hull clipped*",
     "said_whole": "said whole",
-    "click_iou": "segmenter, 1 click",
+    "click1_iou": "segmenter, 1 click",
+    "click3_iou": "3 clicks",
 }
 
 TEXT = """# {name}
@@ -133,9 +136,9 @@ def main(
     if figures["engine_id"] != opened.engine_id:
         raise typer.BadParameter(f"the report is of {figures['engine_id']}, the bundle is {opened.engine_id}")
     held_out = SceneSet.open(scenes)
-    indices = (json.loads(only.read_text()) if only else list(range(len(held_out))))[:SHEET]
+    indices = (json.loads(only.read_text()) if only else list(range(len(held_out))))[:SHOWN]
     deoccluder, _ = load_deoccluder(str(bundle))
-    Image.fromarray(sheet(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
+    Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
     (bundle / "README.md").write_text(render(opened, figures, len(indices), photographs))
 
 

@@ -6,6 +6,7 @@ xy pixels of the scene, origin top left.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deocc_engines.image import Photo
 from deocc_training.cutout import Cutout, Kind, Pixels
 from deocc_training.layers import Layer, Placed, Rng, cutout_layer, degrade, shadow, shape_layer, straight
 from deocc_training.splits import Split, split_of
@@ -56,6 +58,20 @@ class Scene:
     truncated: bool  # the canvas cuts the target
     degraded: bool  # JPEG, resizing or noise was put on `image` alone
     instances: tuple[Instance, ...]  # by label
+
+    def shown(self) -> tuple[Photo, NDArray[np.bool_], Pixels]:
+        """Without the padding: the photo, the target's modal mask [h, w], the complete target [h, w, 4]."""
+        height, width = self.size
+        pixels = np.ascontiguousarray(self.image[:height, :width])
+        modal = np.ascontiguousarray(self.labels[:height, :width] == self.target_label)
+        image_id = f"sha256:{hashlib.sha256(pixels.tobytes()).hexdigest()}"
+        return Photo(pixels, image_id), modal, np.ascontiguousarray(self.target[:height, :width])
+
+    def in_front(self) -> NDArray[np.bool_]:
+        """Where something nearer than the target is visible, [h, w]."""
+        height, width = self.size
+        nearer = [instance.label for instance in self.instances if instance.in_front]
+        return np.isin(self.labels[:height, :width], nearer)
 
 
 class Library:

@@ -16,7 +16,7 @@ from deocc_engines.image import decode_image
 from deocc_engines.limits import Limits
 from deocc_engines.loading import load_deoccluder
 from deocc_engines.prompt import Point, Prompt
-from deocc_training.report import on_checker, outlined
+from deocc_training.sheets import on_checker, outlined
 from deocc_training.sources import default_cache, load_index
 from deocc_training.splits import split_of
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-__all__ = ["grid"]
+from deocc_engines.deoccluder import Deoccluder
+from deocc_engines.prompt import Prompt
+from deocc_training.scenes import SceneSet
+
+__all__ = ["grid", "on_checker", "outlined", "results"]
+
+TILE = 192  # pixels
+CHECKER = 12  # pixels
+OUTLINE = (255, 0, 200)
 
 
 def grid(pictures: Sequence[Tensor], columns: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -18,3 +27,41 @@ def grid(pictures: Sequence[Tensor], columns: int) -> UInt8[np.ndarray, "h w 3"]
     tiles += [blank] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
     return np.concatenate(rows)
+
+
+def results(deoccluder: Deoccluder, scenes: SceneSet, indices: Sequence[int]) -> UInt8[np.ndarray, "h w 3"]:
+    """Photo with the visible part outlined, result, truth; three scenes a row."""
+    tiles = []
+    for index in indices:
+        photo, modal, target = scenes[index].shown()
+        sample = deoccluder.complete(photo, Prompt(mask=modal)).samples[0]
+        shown = outlined(photo.pixels, modal), on_checker(sample.rgba()), on_checker(target)
+        tiles.append(np.concatenate([_tile(picture) for picture in shown], axis=1))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 3)
+    rows = [np.concatenate(tiles[i : i + 3], axis=1) for i in range(0, len(tiles), 3)]
+    return np.concatenate(rows)
+
+
+def outlined(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], thickness: int = 1
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with the mask's contour drawn on it."""
+    drawn = image.copy()
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, OUTLINE, thickness)
+    return drawn
+
+
+def on_checker(rgba: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h w 3"]:
+    y, x = np.mgrid[: rgba.shape[0], : rgba.shape[1]] // CHECKER
+    board = np.where((x + y) % 2, 235.0, 205.0)[..., None]
+    alpha = rgba[..., 3:] / 255
+    return np.asarray(rgba[..., :3] * alpha + board * (1 - alpha)).round().astype(np.uint8)
+
+
+def _tile(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "t t 3"]:
+    scale = (TILE - 4) / max(picture.shape[:2])
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    tile = np.full((TILE, TILE, 3), 255, np.uint8)
+    tile[: small.shape[0], : small.shape[1]] = small
+    return tile
