@@ -89,13 +89,13 @@ def main(
     load_ema(runs / "mask-decoder", decoder)
     conditioned = unet.Conditioned(Unet(unet.MINI), TextEncoder(unet.TEXT))
     load_ema(runs / "unet", conditioned)
-    sam = Sam(segmenter.MINI)
-    load_ema(runs / "segmenter", sam)
+    grouping = segmenter.Grouping(Sam(segmenter.MINI))
+    load_ema(runs / "segmenter", grouping)
     trained = {}
     for name in RUNS:
         state = torch.load(runs / name / "ema.pt", weights_only=True)
         trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
-    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam)
+    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, grouping.sam)
     bundle = write_bundle(out, networks, runs / "words" / "tokenizer.json", {**MANIFEST, "trained": trained})
     typer.echo(bundle.engine_id)
 

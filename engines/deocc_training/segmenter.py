@@ -3,6 +3,9 @@
 Losses are SAM's (section 3 and appendix A of "Segment Anything"): 20·focal + dice on the mask, squared error on the
 predicted IoU; of three candidates only the best one learns. Prompts: a point or a jittered box first, then
 corrections drawn from the error, with the last answer's logits as mask prompt.
+
+SAM's encoder came pretrained; this one starts from nothing, and a few prompts an image teach it little. So it also
+answers, for many of its tokens at once, which other tokens belong to the same instance. That head is not shipped.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from jaxtyping import Float, Int
 from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +29,7 @@ from deocc_training.loop import LoopOptions, train
 from deocc_training.scenes import Scene, SceneSet
 from deocc_training.sheets import grid
 
-__all__ = ["MINI", "SegmenterRecipe"]
+__all__ = ["MINI", "Grouping", "SegmenterRecipe"]
 
 MINI = SamConfig(
     image_size=192,
@@ -42,29 +46,51 @@ PROMPTS = 3  # instances asked for in each image
 ROUNDS = 3  # the first prompt and its corrections
 SMALLEST = 60  # visible pixels of an instance worth asking for
 MASK_PROMPT = 0.1  # share of first prompts that are a spoilt mask instead
+QUERIES = 64  # tokens an image that are asked who belongs to them
+GROUP_WIDTH = 64
 TOKENS = ROUNDS + 1  # a box or a point and padding, then the corrections
+
+
+class Grouping(nn.Module):
+    """A SAM in training, with the head that says which tokens of its embedding belong to one instance."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.sam = sam
+        self.query = nn.Conv2d(sam.config.prompt_width, GROUP_WIDTH, 1)
+        self.key = nn.Conv2d(sam.config.prompt_width, GROUP_WIDTH, 1)
+
+    def forward(self, embedding: Float[Tensor, "b d g g"], asked: Int[Tensor, "b q"]) -> Float[Tensor, "b q n"]:
+        """Logits that token `asked[i]` and each of the n = g² tokens belong together."""
+        query, key = self.query(embedding).flatten(2), self.key(embedding).flatten(2)
+        chosen = query.gather(2, asked[:, None].expand(-1, query.shape[1], -1))
+        logits: Tensor = chosen.transpose(1, 2) @ key / GROUP_WIDTH**0.5
+        return logits
 
 
 class SegmenterRecipe:
     """Prompted masks of the visible parts of all instances of a scene."""
 
     def __init__(self, scenes: SceneSet, held_out: SceneSet, config: SamConfig = MINI) -> None:
-        self.module = Sam(config)
+        self.module = Grouping(Sam(config))
         self._scenes, self._held_out, self._config = scenes, held_out, config
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        images, truths = self._batch(self._scenes, rng, batch)
-        embedding = self.module.encode(images).repeat_interleave(PROMPTS, dim=0)
-        total, ious = self._rounds(self.module, embedding, truths, rng)
-        return total, {f"iou_{k + 1}": value for k, value in enumerate(ious)}
+        images, truths, labels = self._batch(self._scenes, rng, batch)
+        sam = self.module.sam
+        embedding = sam.encode(images)
+        grouping, group_iou = self._grouping(embedding, labels, rng)
+        total, ious = self._rounds(sam, embedding.repeat_interleave(PROMPTS, dim=0), truths, rng)
+        figures = {f"iou_{k + 1}": value for k, value in enumerate(ious)}
+        return total + grouping, {**figures, "group_iou": group_iou}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
-        assert isinstance(module, Sam)
+        assert isinstance(module, Grouping)
         rng = np.random.default_rng(7)
-        images, truths = self._batch(self._held_out, rng, 8)
-        embedding = module.encode(images).repeat_interleave(PROMPTS, dim=0)
+        images, truths, _ = self._batch(self._held_out, rng, 8)
+        embedding = module.sam.encode(images).repeat_interleave(PROMPTS, dim=0)
         answers: list[Tensor] = []
-        self._rounds(module, embedding, truths, rng, answers)
+        self._rounds(module.sam, embedding, truths, rng, answers)
         size = truths.shape[-1]
         pictures = []
         for i in range(len(truths)):
@@ -75,6 +101,21 @@ class SegmenterRecipe:
                 *((a[i] > 0).float()[None] * 2 - 1 for a in answers[::2]),
             ]
         return grid(pictures, columns=16)
+
+    def _grouping(self, embedding: Tensor, labels: Tensor, rng: Generator) -> tuple[Tensor, float]:
+        """The loss of the grouping head. `labels`: [b, n] instance of each token, 0 background, −1 padding."""
+        objects = (labels > 0).float() + 0.25 * (labels == 0).float() + 1e-6  # what most queries are about
+        noise = torch.from_numpy(rng.random(labels.shape, np.float32)).clamp(min=1e-6)
+        asked = (noise.log() / objects).topk(QUERIES, dim=1).indices  # without replacement, by weight
+        together = (labels.gather(1, asked)[:, :, None] == labels[:, None]).float()
+        logits = self.module(embedding, asked).float()
+        known = (labels >= 0).float()[:, None].expand_as(logits)
+        bce = (F.binary_cross_entropy_with_logits(logits, together, reduction="none") * known).sum() / known.sum()
+        p, truth = torch.sigmoid(logits) * known, together * known
+        dice = 1 - (2 * (p * truth).sum(2) + 1) / (p.sum(2) + truth.sum(2) + 1)
+        said, right = (logits > 0) & (known > 0), truth > 0
+        iou = (said & right).sum(2) / (said | right).sum(2).clamp(min=1)
+        return bce + dice.mean(), iou.mean().item()
 
     def _rounds(
         self, module: Sam, embedding: Tensor, truths: Tensor, rng: Generator, answers: list[Tensor] | None = None
@@ -123,9 +164,11 @@ class SegmenterRecipe:
             multiple[:] = False
         return total, ious
 
-    def _batch(self, scenes: SceneSet, rng: Generator, batch: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, scenes: SceneSet, rng: Generator, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, the masks asked for (PROMPTS an image) and the instance of each token of the embedding."""
         images: list[np.ndarray] = []
         truths: list[np.ndarray] = []
+        instances: list[np.ndarray] = []
         while len(images) < batch:
             scene = scenes[int(rng.integers(len(scenes)))]
             visible = np.bincount(scene.labels.ravel(), minlength=2)
@@ -142,7 +185,18 @@ class SegmenterRecipe:
             pixels = _lit(pixels[:, ::-1] if flip else pixels, rng)
             images.append(normalised(np.ascontiguousarray(pixels), self._config.image_size))
             truths += [self._truth(scene, int(label), flip) for label in chosen]
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(truths))
+            instances.append(self._instances(scene, flip))
+        stacked = [torch.from_numpy(np.stack(values)) for values in (images, truths, instances)]
+        return stacked[0], stacked[1], stacked[2]
+
+    def _instances(self, scene: Scene, flip: bool) -> np.ndarray:
+        """[n] label at each token's centre; −1 in the padding."""
+        height, width = scene.size
+        grid = self._config.image_size // self._config.patch
+        places = ((np.arange(grid) + 0.5) * max(height, width) / grid).astype(int)
+        labels = np.full((max(height, width),) * 2, -1, np.int64)
+        labels[:height, :width] = np.flip(scene.labels[:height, :width], 1) if flip else scene.labels[:height, :width]
+        return np.asarray(labels[np.ix_(places, places)].ravel())
 
     def _truth(self, scene: Scene, label: int, flip: bool) -> np.ndarray:
         height, width = scene.size
