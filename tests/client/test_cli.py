@@ -149,6 +149,17 @@ def test_doctor_finds_a_taken_port(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_name[f"HTTP port {port}"] is False
 
 
+def test_doctor_knows_a_port_that_deocc_holds(
+    script: Script, grpc_target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = v1.Engine(engine_id="fake@1", is_default=True)
+    script.outcomes.append(v1.ListEnginesResponse(engines=[engine]))
+    port = grpc_target.rpartition(":")[2]
+    run("doctor", "--http-port", "0", "--grpc-port", port, "--json")
+    found = {entry["name"]: (entry["ok"], entry["detail"]) for entry in json.loads(capsys.readouterr().out)}
+    assert found[f"gRPC port {port}"] == (True, "deocc runs there with fake@1")
+
+
 def test_help_documents_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out

@@ -16,7 +16,8 @@ from rich.console import Console
 from deocc.cli.console import print_json
 from deocc.cli.exits import Exit
 from deocc.cli.options import Json
-from deocc.errors import NotInstalled
+from deocc.client import Client
+from deocc.errors import DeoccError, NotInstalled
 from deocc.local import provided
 
 __all__ = ["doctor"]
@@ -26,6 +27,7 @@ Finding = tuple[str, bool | None, str]
 
 OLDEST_PYTHON = (3, 11)
 ENOUGH_MEMORY = 4  # GiB; the embedded engine and a large photo fit
+PATIENCE = 2.0  # seconds, for whoever holds a port
 VERSIONS = ("deocc", "grpcio", "protobuf", "httpx", "pillow", "numpy")
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}
 
@@ -36,7 +38,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Look at this machine: versions, hardware, engines, ports. Fails if anything is marked ✗."""
-    findings = [*_client(), *_engines(), _port("HTTP", http_port), _port("gRPC", grpc_port)]
+    findings = [*_client(), *_engines(), *_ports(http_port, grpc_port)]
     if json:
         print_json([{"name": name, "ok": good, "detail": detail} for name, good, detail in findings])
     else:
@@ -66,11 +68,30 @@ def _engines() -> list[Finding]:
     return list(diagnose())
 
 
-def _port(name: str, port: int) -> Finding:
+def _ports(http: int, grpc: int) -> Iterator[Finding]:
+    for name, port, url in (("HTTP", http, f"http://127.0.0.1:{http}"), ("gRPC", grpc, None)):
+        taken = _taken(port)
+        if taken is None:
+            yield f"{name} port {port}", True, "free"
+        elif engine := _engine_at(url, None if url else f"127.0.0.1:{grpc}"):
+            yield f"{name} port {port}", True, f"deocc runs there with {engine}"
+        else:
+            yield f"{name} port {port}", False, f"not free: {taken}"
+
+
+def _taken(port: int) -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            return f"{name} port {port}", False, f"not free: {error.strerror}"
-    return f"{name} port {port}", True, "free"
+            return error.strerror
+    return None
+
+
+def _engine_at(url: str | None, grpc: str | None) -> str | None:
+    try:
+        with Client(url, grpc=grpc, timeout=PATIENCE, retries=0) as client:
+            return next((engine.engine_id for engine in client.engines() if engine.is_default), None)
+    except DeoccError:
+        return None
