@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -53,7 +54,11 @@ def test_what_is_not_there_is_a_problem(host: Host) -> None:
 def test_page_examples_and_docs(host: Host) -> None:
     assert "<html" in host.http.get("/").text
     assert isinstance(host.http.get("/examples.json").json(), list)
-    assert host.http.get("/docs").status_code == 200
+    docs = host.http.get("/docs")
+    assert docs.status_code == 200
+    files = re.findall(r'(?:src|href)="([^"]+)"', docs.text)
+    assert files  # all from the service itself: it must work without the internet
+    assert all(file.startswith("/") and host.http.get(file).status_code == 200 for file in files)
     paths = host.http.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/images", "/v1/segment", "/v1/complete", "/v1/engines", "/livez", "/readyz"}
     assert set(paths["/v1/complete"]["post"]["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
