@@ -31,7 +31,12 @@ class Service:
     curl: str
 
 
-@pytest.fixture(scope="module", params=["--local", pytest.param("", marks=[pytest.mark.ray, pytest.mark.slow])])
+RAY = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(
+    scope="module", params=["--local", pytest.param("", id="ray", marks=RAY), pytest.param("--fused", marks=RAY)]
+)
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     command = [str(BIN / "deocc"), "serve", "--http-port", "0", "--grpc-port", "0", *request.param.split()]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
