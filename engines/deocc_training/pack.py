@@ -17,8 +17,6 @@ from deocc_engines.bundle import COMPONENTS, DOCUMENTS, SCHEMA, Bundle, sha256_o
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import MaskDecoder
 from deocc_engines.networks.sam import Sam
-from deocc_engines.networks.text import TextEncoder
-from deocc_engines.networks.unet import Unet
 from deocc_training import segmenter, unet
 from deocc_training.autoencoder import SIZE, pretrained
 from deocc_training.loop import load_ema
@@ -26,8 +24,7 @@ from deocc_training.windows import GLOBAL_MARGIN
 
 __all__ = ["MANIFEST", "write_bundle"]
 
-# The last run of each network, and the autoencoder that the latents come from.
-RUNS = ("autoencoder", "autoencoder-decoder", "mask-decoder", "unet", "segmenter")
+RUNS = ("autoencoder", "autoencoder-decoder", "mask-decoder", "unet", "mask-decoder-predicted", "segmenter")
 MANIFEST: dict[str, Any] = {
     "name": "deocc-mini",
     "licence": "Apache-2.0",
@@ -79,20 +76,23 @@ def seal(folder: Path, manifest: dict[str, Any]) -> Bundle:
     return Bundle.open(folder)
 
 
+def _latest(runs: Path, *names: str) -> Path:
+    return next((runs / name for name in names if (runs / name).is_dir()), runs / names[-1])
+
+
 def main(
     runs: Annotated[Path, typer.Option(help="the directory of the runs")],
     out: Annotated[Path, typer.Option(help="the bundle's directory")],
 ) -> None:
-    """Packs the runs named in RUNS as deocc-mini."""
-    vae = pretrained(runs / "autoencoder-decoder")
+    """Packs the runs named in RUNS as deocc-mini; the two that train a decoder on may be absent."""
+    vae = pretrained(_latest(runs, "autoencoder-decoder", "autoencoder"))
     decoder = MaskDecoder(vae.config)
-    load_ema(runs / "mask-decoder", decoder)
-    conditioned = unet.Conditioned(Unet(unet.MINI), TextEncoder(unet.TEXT))
-    load_ema(runs / "unet", conditioned)
+    load_ema(_latest(runs, "mask-decoder-predicted", "mask-decoder"), decoder)
+    conditioned = unet.finished(runs / "unet")
     grouping = segmenter.Grouping(Sam(segmenter.MINI))
     load_ema(runs / "segmenter", grouping)
     trained = {}
-    for name in RUNS:
+    for name in filter(lambda name: (runs / name).is_dir(), RUNS):
         state = torch.load(runs / name / "ema.pt", weights_only=True)
         trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
     networks = Networks(conditioned.text, vae, conditioned.unet, decoder, grouping.sam)

@@ -24,10 +24,10 @@ from deocc_engines.networks.unet import Unet, UnetConfig
 from deocc_engines.text import Tokenizer
 from deocc_training.autoencoder import pretrained
 from deocc_training.latents import LatentSet
-from deocc_training.loop import LoopOptions, train
+from deocc_training.loop import LoopOptions, load_ema, train
 from deocc_training.sheets import grid
 
-__all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe"]
+__all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe", "finished", "sampled"]
 
 MINI = UnetConfig(
     latent_channels=4,
@@ -50,7 +50,7 @@ SCHEDULE = {
 }
 HIDDEN_WEIGHT, VISIBLE_WEIGHT = 2.0, 0.5  # of a latent's error; the visible part is pasted over in the end
 DROP_IMAGE, DROP_CAPTION = 0.1, 0.5
-SHEET_STEPS = 20
+SHEET_STEPS = 4
 
 
 class Conditioned(nn.Module):
@@ -101,13 +101,8 @@ class UnetRecipe:
         assert isinstance(module, Conditioned)
         rows = np.arange(24)  # global and local windows in turn
         z_0, condition, ids = self._examples(self._held_out, self._held_out_ids, rows)
-        scheduler = DDIMScheduler(**SCHEDULE)
-        scheduler.set_timesteps(SHEET_STEPS)
-        z = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0))
-        text = module.text(ids)
-        for t in scheduler.timesteps:
-            v = module.unet(z, t.float().expand(len(z)), condition, text).float()
-            z = scheduler.step(v, t, z).prev_sample
+        noise = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0))
+        z = sampled(module.unet, noise, condition, module.text(ids), SHEET_STEPS)
         shown = [self._decode(latent).float() for latent in (condition[:, 5:], condition[:, 1:5], z, z_0)]
         return grid([shown[k][i] for i in range(len(z)) for k in range(4)], columns=12)
 
@@ -116,6 +111,23 @@ class UnetRecipe:
         x, masked, target = torch.from_numpy(latents.latents[rows].astype(np.float32)).unbind(1)
         modal = torch.from_numpy(latents.modal[rows].astype(np.float32))[:, None]
         return target, torch.cat([1 - modal, masked, x], dim=1), ids[rows].clone()
+
+
+def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:
+    """Latents [b, c, z, z] of completed objects from noise, by DDIM without guidance."""
+    scheduler = DDIMScheduler(**SCHEDULE)
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        v = unet(z_t, t.float().expand(len(z_t)), condition, text).float()
+        z_t = scheduler.step(v, t, z_t).prev_sample
+    return z_t
+
+
+def finished(run: Path) -> Conditioned:
+    """The denoiser and text encoder of a run."""
+    module = Conditioned(Unet(MINI), TextEncoder(TEXT))
+    load_ema(run, module)
+    return module
 
 
 def _timesteps(rng: Generator, batch: int) -> np.ndarray:

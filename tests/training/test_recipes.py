@@ -38,6 +38,10 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     mask_decoder.main(train, test, runs / "autoencoder", runs / "mask-decoder", **few)
     latents.main(train, test, runs / "autoencoder", runs / "latents")
     unet.main(runs / "latents", runs / "autoencoder", words, runs / "unet", **few)
+    mask_decoder.main(
+        train, test, runs / "autoencoder", runs / "mask-decoder-predicted",
+        start=runs / "mask-decoder", denoiser=runs / "unet", words=words, **few,
+    )  # fmt: skip
     segmenter.main(train, test, runs / "segmenter", **few)
 
     vae, fine = (autoencoder.pretrained(runs / name) for name in ("autoencoder", "autoencoder-decoder"))
