@@ -137,6 +137,7 @@ class Completer:
             EngineFailure: the networks gave numbers that are not finite.
         """
         started = time.perf_counter()
+        modal = ModalMask.of(clean(modal.mask), modal.score)
         job = self._job(image, modal, options, on_event, stop)
         wide = self._global_window(job)
         condition = self._condition(job, wide)
@@ -168,7 +169,7 @@ class Completer:
         preset = self.preset(options.preset)
         return _Job(
             image=image,
-            modal=clean(modal.mask),
+            modal=modal.mask,
             options=options,
             guidance=Guidance(
                 preset.guidance_image if options.guidance_image is None else options.guidance_image,

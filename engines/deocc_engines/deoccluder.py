@@ -11,6 +11,7 @@ from deocc_engines.completion import Completion, CompletionOptions, Event, Modal
 from deocc_engines.embeddings import EmbeddingCache
 from deocc_engines.image import Photo
 from deocc_engines.limits import Limits
+from deocc_engines.mask import clean
 from deocc_engines.prompt import Prompt
 from deocc_engines.segmenter import Segmenter
 
@@ -73,8 +74,8 @@ class Deoccluder:
         return replace(completion, seconds={"segment": segmented - started, **completion.seconds})
 
     def modal_mask(self, photo: Photo, prompt: Prompt) -> ModalMask:
-        """The mask that the caller gave, or the segmenter's best."""
+        """The mask that the caller gave, without its specks, or the segmenter's best."""
         prompt.check(photo.width, photo.height, self.limits)
         if prompt.mask is not None:
-            return ModalMask.of(prompt.mask, score=1.0)
+            return ModalMask.of(clean(prompt.mask), score=1.0)
         return self.segment(photo, prompt)[0]
