@@ -7,8 +7,10 @@
     <component>/config.json          sizes of the network
     <component>/model.safetensors    its weights
     README.md, *.jpg                 the model card
+    compiled.json                    what was compiled of it, in onnx/, openvino/ and trt/ (`compile.listing`)
 
-Components: text_encoder, vae, unet, mask_decoder, sam. Nothing executable is ever read from a bundle.
+Components: text_encoder, vae, unet, mask_decoder, sam. Nothing executable is ever read from a bundle,
+but for the plans of TensorRT that its listing names, checked before they are read.
 """
 
 from __future__ import annotations
@@ -21,10 +23,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deocc_engines.compile.listing import FOLDERS, LISTING, Listing
 from deocc_engines.completion import Preset
 from deocc_engines.errors import InvalidBundle, NotFound
+from deocc_engines.folders import engines_folder
 
-__all__ = ["COMPONENTS", "DOCUMENTS", "SCHEMA", "Bundle", "EngineInfo", "available", "find", "sha256_of", "verify"]
+__all__ = [
+    "COMPONENTS",
+    "DOCUMENTS",
+    "SCHEMA",
+    "Bundle",
+    "EngineInfo",
+    "available",
+    "find",
+    "seal",
+    "sha256_of",
+    "verify",
+]
 
 SCHEMA = 1
 COMPONENTS = ("text_encoder", "vae", "unet", "mask_decoder", "sam")
@@ -95,9 +110,16 @@ class Bundle:
         files: dict[str, dict[str, Any]] = self.manifest["files"]
         return files
 
+    @cached_property
+    def compiled(self) -> Listing:
+        """What was compiled of it, as it was when first asked for."""
+        return Listing.read(self.path, self.engine_id)
+
     def check(self) -> None:
         """Raises InvalidBundle unless every file is there, unaltered, and listed."""
-        for name, entry in self._files.items():
+        self.compiled.check()
+        listed = {**self.compiled.files, **self._files}
+        for name, entry in listed.items():
             file = self._inside(name)
             if not file.is_file():
                 raise InvalidBundle(f"{name} is missing")
@@ -105,8 +127,9 @@ class Bundle:
                 raise InvalidBundle(f"{name} was altered: its size or SHA-256 is not the manifest's")
         for file in self._present():
             name = file.relative_to(self.path).as_posix()
-            if name not in self._files:
+            if name not in listed:
                 raise InvalidBundle(f"{name} is not in the manifest")
+        self.compiled.check_provenance(self.path)
         for component in COMPONENTS:
             for part in ("config.json", "model.safetensors"):
                 if f"{component}/{part}" not in self._files:
@@ -153,14 +176,16 @@ class Bundle:
 
     def _inside(self, name: str) -> Path:
         file = self.path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+        if not file.resolve().is_relative_to(self.path.resolve()) or file.is_symlink() or ".." in Path(name).parts:
             raise InvalidBundle(f"{name!r} leads out of the bundle")
-        if file.suffix not in ALLOWED_SUFFIXES:
+        allowed = FOLDERS[name.partition("/")[0]] if name in self.compiled.files else ALLOWED_SUFFIXES
+        if file.suffix not in allowed:
             raise InvalidBundle(f"{name!r} is of a kind that bundles do not hold")
         return file
 
     def _present(self) -> Iterator[Path]:
-        files = (f for f in sorted(self.path.rglob("*")) if f.is_file() and f.name != "manifest.json")
+        own = (self.path / "manifest.json", self.path / LISTING)
+        files = (f for f in sorted(self.path.rglob("*")) if f.is_file() and f not in own)
         return (f for f in files if f.suffix not in DOCUMENTS)
 
 
@@ -173,21 +198,42 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def seal(folder: Path, manifest: dict[str, Any]) -> Bundle:
+    """Writes the manifest over the files that lie in the folder now, but for what was compiled.
+
+    Args:
+        manifest: everything but `schema` and `files`.
+    """
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and file.suffix not in DOCUMENTS
+        and file.relative_to(folder).parts[0] not in ("manifest.json", LISTING, *FOLDERS)
+    }
+    content = {"schema": SCHEMA, **manifest, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
+    return Bundle.open(folder)
+
+
 def available() -> list[EngineInfo]:
-    """The engines inside the package."""
-    return [Bundle.open(folder.parent).info() for folder in sorted(EMBEDDED.glob("*/manifest.json"))]
+    """The engines inside the package, and those that were pulled or converted."""
+    manifests = [*sorted(EMBEDDED.glob("*/manifest.json")), *sorted(engines_folder().glob("[!.]*/manifest.json"))]
+    return [Bundle.open(manifest.parent).info() for manifest in manifests]
 
 
 def find(name_or_path: str | None = None) -> Bundle:
-    """A bundle by name, by path, or the default one.
+    """A bundle by name (inside the package, or pulled), by path, or the default one.
 
     Raises:
         NotFound, InvalidBundle.
     """
     if name_or_path is None:
         return Bundle.open(EMBEDDED / DEFAULT)
-    if "/" not in name_or_path and (EMBEDDED / name_or_path / "manifest.json").is_file():
-        return Bundle.open(EMBEDDED / name_or_path)
+    if "/" not in name_or_path:
+        for place in (EMBEDDED, engines_folder()):
+            if (place / name_or_path / "manifest.json").is_file():
+                return Bundle.open(place / name_or_path)
     return Bundle.open(Path(name_or_path).expanduser())
 
 

@@ -13,7 +13,7 @@ import typer
 from safetensors.torch import save_file
 from torch import nn
 
-from deocc_engines.bundle import COMPONENTS, DOCUMENTS, SCHEMA, Bundle, sha256_of
+from deocc_engines.bundle import COMPONENTS, Bundle, seal
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import MaskDecoder
 from deocc_engines.networks.sam import Sam
@@ -62,18 +62,6 @@ def write_bundle(folder: Path, networks: Networks, tokenizer: Path, manifest: di
     (folder / "tokenizer").mkdir(exist_ok=True)
     shutil.copyfile(tokenizer, folder / "tokenizer" / "tokenizer.json")
     return seal(folder, manifest)
-
-
-def seal(folder: Path, manifest: dict[str, Any]) -> Bundle:
-    """Writes the manifest over the files that lie in the folder now."""
-    files = {
-        file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size": file.stat().st_size}
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != "manifest.json" and file.suffix not in DOCUMENTS
-    }
-    content = {"schema": SCHEMA, **manifest, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
-    return Bundle.open(folder)
 
 
 def _latest(runs: Path, *names: str) -> Path:

@@ -13,7 +13,7 @@ import structlog
 from deocc_engines.errors import EngineFailure
 from deocc_service.errors import public
 
-__all__ = ["Call", "configure_log", "note"]
+__all__ = ["Call", "configure_log", "note", "under_licence"]
 
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -25,11 +25,13 @@ class Call:
 
     Attributes:
         request_id: the caller's if it is harmless, else a new one.
+        terms: of the engine that answers, as HTTP headers and gRPC metadata; empty until it is known.
     """
 
     def __init__(self, protocol: str, route: str, request_id: str | None) -> None:
         self.request_id = request_id if request_id and ACCEPTED_ID.fullmatch(request_id) else uuid.uuid4().hex
         self.notes: dict[str, object] = {}
+        self.terms: tuple[tuple[str, str], ...] = ()
         self._protocol = protocol
         self._route = route
         self._started = time.perf_counter()
@@ -61,6 +63,14 @@ def note(**values: object) -> None:
     call = _call.get()
     if call is not None:
         call.notes.update(values)
+
+
+def under_licence(licence: str, *, commercial_use: bool) -> None:
+    """Says in the metadata of the current answer, if there is one, what its engine may be used for."""
+    call = _call.get()
+    if call is not None:
+        plain = licence.encode("ascii", "replace").decode()
+        call.terms = (("x-deocc-licence", plain), ("x-deocc-commercial-use", str(commercial_use).lower()))
 
 
 def configure_log() -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, Unavailable
 from deocc_engines.image import decode_image
-from deocc_service.calls import note
+from deocc_service.calls import note, under_licence
 from deocc_service.engine import Engine
 from deocc_service.images import ImageStore
 from deocc_service.settings import Settings
@@ -111,6 +111,7 @@ class Core:
         if engine_id not in ("", info.engine_id, info.name):
             raise NotFound("no such engine; ListEngines names those that there are", field="engine_id")
         note(engine=info.engine_id)
+        under_licence(info.licence, commercial_use=info.commercial_use)
         return self.engine
 
     def _content(self, image: pb.ImageSource) -> bytes:

@@ -127,7 +127,7 @@ def _timeout(request: Request) -> float | None:
 
 
 class Calls:
-    """Gives each request its id and its line in the log, and turns what nobody caught into a problem."""
+    """Gives each request its id and its line in the log, and each answer the terms of its engine."""
 
     def __init__(self, app: ASGIApp, name_requests: bool) -> None:
         self._app = app
@@ -142,17 +142,17 @@ class Calls:
         scope["deocc.call"] = call
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_terms(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._name_requests:
-                    name = (b"x-request-id", call.request_id.encode())
-                    message = {**message, "headers": [*message["headers"], name]}
+                added = [*call.terms, *([("x-request-id", call.request_id)] if self._name_requests else [])]
+                headers = [*message["headers"], *((name.encode(), value.encode()) for name, value in added)]
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_terms)
         finally:
             call.log(status)
 

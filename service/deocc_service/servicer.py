@@ -54,6 +54,7 @@ class Boundary:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         if error is None:
+            self.tell_terms()
             self._call.log("OK")
             return False
         if isinstance(error, GeneratorExit | asyncio.CancelledError):
@@ -69,8 +70,12 @@ class Boundary:
         self._call.log(status.code.name)
         return isinstance(error, Exception)
 
+    def tell_terms(self) -> None:
+        """Those of the engine, once it is known. Behind Ray Serve a stream must say them before its last message."""
+        self._trail([])
+
     def _trail(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        self._context.set_trailing_metadata([(REQUEST_ID, self._call.request_id), *metadata])
+        self._context.set_trailing_metadata([(REQUEST_ID, self._call.request_id), *self._call.terms, *metadata])
 
 
 def _left(context: Context, metadata: dict[str, str]) -> float | None:
@@ -112,6 +117,7 @@ class Servicer(pb_grpc.DeocclusionServiceServicer):
             aclosing(self._core.complete_stream(request, boundary.left)) as messages,
         ):
             async for message in messages:
+                boundary.tell_terms()
                 yield message
 
     async def ListEngines(  # noqa: N802

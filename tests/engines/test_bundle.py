@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deocc_engines.bundle import Bundle, verify
+from deocc_engines.bundle import Bundle, seal, verify
 from deocc_engines.components import load_networks
 from deocc_engines.errors import InvalidBundle, NotFound
-from deocc_training.pack import MANIFEST, seal
+from deocc_training.pack import MANIFEST
 
 WEIGHTS = Path("unet/model.safetensors")
 
