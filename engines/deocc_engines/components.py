@@ -22,6 +22,7 @@ from deocc_engines.networks.unet import Unet, UnetConfig
 __all__ = ["Call", "Networks", "calls_of", "load_networks"]
 
 C = TypeVar("C")
+STORED = (torch.float32, torch.float16, torch.bfloat16)  # what weights may be kept in
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Call:
     example: tuple[Tensor, ...]
     dynamic: tuple[int, ...] = ()
     exact: bool = False
+
+    @property
+    def bound(self) -> bool:
+        """Whether the module takes its inputs as `*inputs`."""
+        return isinstance(self.module, _Bound)
 
 
 class _Bound(nn.Module):
@@ -154,6 +160,8 @@ def _load(bundle: Bundle, component: str, module: nn.Module) -> None:
             raise InvalidBundle(f"{component}: the tensor {name} is missing")
         if weights[name].shape != own.shape:
             raise InvalidBundle(f"{component}: {name} has shape {list(weights[name].shape)}, not {list(own.shape)}")
+        if weights[name].dtype != own.dtype and not (own.is_floating_point() and weights[name].dtype in STORED):
+            raise InvalidBundle(f"{component}: {name} is of type {weights[name].dtype}, not {own.dtype}")
         if weights[name].is_floating_point() and not torch.isfinite(weights[name]).all():
             raise InvalidBundle(f"{component}: {name} holds numbers that are not finite")
     for name in weights:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
-from typing import Literal
-
-import openvino
-import torch
 
 from deocc_engines.bundle import Bundle, EngineInfo, find
 from deocc_engines.completer import Completer, CompleterSettings
@@ -17,29 +12,21 @@ from deocc_engines.deoccluder import Deoccluder
 from deocc_engines.embeddings import EmbeddingCache
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.limits import Limits
-from deocc_engines.runtimes import Runtime, reference
-from deocc_engines.runtimes.openvino import OpenvinoCompiler
+from deocc_engines.runtimes import Runtime
+from deocc_engines.runtimes.selection import RuntimeName, runtime_of
 from deocc_engines.sampler import Schedule
 from deocc_engines.segmenter import Segmenter
 from deocc_engines.text import Tokenizer
 
-__all__ = ["RuntimeName", "cache_folder", "deoccluder_of", "load_deoccluder"]
-
-RuntimeName = Literal["openvino", "torch", "onnx"]
+__all__ = ["RuntimeName", "deoccluder_of", "load_deoccluder"]
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """For what can be made again: DEOCC_CACHE, or deocc in the user's cache directory."""
-    base = os.environ.get("DEOCC_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "deocc"
 
 
 def load_deoccluder(
     name_or_path: str | None = None,
     *,
-    runtime: RuntimeName = "openvino",
+    runtime: RuntimeName = "auto",
     streams: int | None = None,
     limits: Limits = Limits(),
 ) -> tuple[Deoccluder, EngineInfo]:
@@ -50,13 +37,14 @@ def load_deoccluder(
 
     Raises:
         NotFound, InvalidBundle.
+        Unavailable: the runtime that was asked for is not to be had on this machine.
     """
     bundle = find(name_or_path)
     bundle.check()
     networks = load_networks(bundle)
-    built = _compiled(bundle, networks, runtime, streams or os.cpu_count() or 1)
-    log.info("%s runs on %s", bundle.engine_id, built.name)
     calls = calls_of(networks)
+    built = runtime_of(bundle, calls, runtime, streams or os.cpu_count() or 1)
+    log.info("%s runs on %s", bundle.engine_id, built.name)
     return deoccluder_of(bundle, networks, built, limits), bundle.info(dict.fromkeys(calls, built.name))
 
 
@@ -84,17 +72,3 @@ def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: 
         embeddings=EmbeddingCache(),
         limits=limits,
     )
-
-
-def _compiled(bundle: Bundle, networks: Networks, runtime: RuntimeName, streams: int) -> Runtime:
-    calls = calls_of(networks)
-    if runtime == "torch":
-        return Runtime.compiled(reference.NAME, calls, reference.compile_call)
-    key = f"{bundle.engine_id}-torch{torch.__version__}"
-    if runtime == "onnx":
-        from deocc_engines.runtimes.onnx import OnnxCompiler  # needs the extra "export"
-
-        onnx = OnnxCompiler(cache_folder() / "onnx" / key)
-        return Runtime.compiled(onnx.name, calls, onnx)
-    compiler = OpenvinoCompiler(cache_folder() / "openvino" / f"{key}-ov{openvino.__version__.split('-')[0]}", streams)
-    return Runtime.compiled(compiler.name, calls, compiler)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from deocc_engines.bundle import Bundle
 from deocc_engines.deoccluder import Deoccluder
 from deocc_engines.image import Photo
 from deocc_engines.loading import load_deoccluder
+from tests.engines.compiled import Workshop, make_workshop
 from tests.tiny import write_tiny_bundle
 
 
@@ -40,3 +42,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache directory of its own, so that converted networks are made anew."""
     monkeypatch.setenv("DEOCC_CACHE", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Made once, as it takes half a minute; tests take a `workshop`."""
+    return make_workshop(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture
+def workshop(made: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A copy of a compiled bundle, and of the cache that it was made with."""
+    shutil.copytree(made.path, tmp_path / "tiny")
+    shutil.copytree(made.cache, tmp_path / "cache")
+    monkeypatch.setenv("DEOCC_CACHE", str(tmp_path / "cache"))
+    return Workshop(tmp_path / "tiny", tmp_path / "cache")

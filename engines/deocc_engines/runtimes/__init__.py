@@ -1,6 +1,7 @@
 """What runs the networks. One contract: a compiled call stands where the module's own stood.
 
-Every runtime takes batches and runs them row by row, each row in the same arithmetic whatever stands beside it.
+Runtimes of the CPU take batches and run them row by row, each row in the same arithmetic whatever stands beside it.
+Those of a GPU run rows together; which kernels they take there depends on how many rows there are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deocc_engines.compile.listing import Artefact
 from deocc_engines.components import Call
 
 __all__ = ["Compiler", "Runtime", "row_by_row"]
@@ -40,9 +42,12 @@ class Runtime:
 
     Attributes:
         name: e.g. "openvino-bf16".
+        version: exactly of what; where it matters, of which card.
+        artefacts: of the bundle's listing that it is made of; calls that none is for were converted here.
     """
 
     name: str
+    version: str
     encode_text: Callable[..., Any]
     encode_image: Callable[..., Any]
     decode_image: Callable[..., Any]
@@ -50,11 +55,32 @@ class Runtime:
     decode_mask: Callable[..., Any]
     sam_encode: Callable[..., Any]
     sam_decode: Callable[..., Any]
+    artefacts: tuple[Artefact, ...] = ()
 
     @classmethod
-    def compiled(cls, name: str, calls: dict[str, Call], compiler: Compiler) -> Runtime:
-        """Compiles every call."""
-        return cls(name, **{key: row_by_row(compiler(key, call)) for key, call in calls.items()})
+    def compiled(
+        cls,
+        name: str,
+        calls: dict[str, Call],
+        compiler: Compiler,
+        version: str = "",
+        artefacts: tuple[Artefact, ...] = (),
+    ) -> Runtime:
+        """Compiles every call for rows of one."""
+        compiled = {key: row_by_row(compiler(key, call)) for key, call in calls.items()}
+        return cls(name, version, **compiled, artefacts=artefacts)
+
+    @classmethod
+    def batched(
+        cls, name: str, calls: dict[str, Callable[..., Any]], version: str, artefacts: tuple[Artefact, ...] = ()
+    ) -> Runtime:
+        """Of calls that take any number of rows themselves."""
+        return cls(name, version, **calls, artefacts=artefacts)
+
+    @property
+    def identity(self) -> str:
+        """Under which parity is recorded: other versions compute other numbers."""
+        return f"{self.name}@{self.version}"
 
     # The names that the segmenter's contract has for them.
     @property

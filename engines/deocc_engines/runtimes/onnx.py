@@ -1,34 +1,43 @@
-"""ONNX Runtime in float32: the reference that compiled engines are compared with."""
+"""ONNX Runtime on the CPU; in float32 the reference that compiled engines are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import onnxruntime
 import torch
 from torch import Tensor
 
-from deocc_engines.compile.export import export_onnx
+from deocc_engines.compile.export import Graphs
+from deocc_engines.compile.external_data import check_external_data
 from deocc_engines.components import Call
 
-__all__ = ["OnnxCompiler"]
+__all__ = ["OnnxCompiler", "version_here"]
+
+
+def version_here() -> str:
+    """The exact version of ONNX Runtime."""
+    return str(onnxruntime.__version__)
 
 
 class OnnxCompiler:
-    """Exports modules to `folder` and runs them with one thread a request."""
+    """Runs graphs with one thread a request.
 
-    name = "onnx-f32"
+    Args:
+        cache: a directory for exported graphs; its name holds the bundle's hash.
+        compiled: graphs that were exported before, by call.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, cache: Path, compiled: Mapping[str, Path] = MappingProxyType({})) -> None:
+        self._graphs, self._compiled = Graphs(cache), compiled
 
     def __call__(self, name: str, call: Call) -> Callable[..., Any]:
         """Compiles one call for rows of one."""
-        file = self._folder / f"{name}.onnx"
-        if not file.exists():
-            export_onnx(call, file)
+        file = self._compiled[name] if name in self._compiled else self._graphs.of(name, call)
+        check_external_data(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

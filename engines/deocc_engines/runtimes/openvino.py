@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import openvino as ov
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from deocc_engines.components import Call
 
-__all__ = ["OpenvinoCompiler", "runtime_here"]
+__all__ = ["OpenvinoCompiler", "convert", "runtime_here", "version_here"]
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +33,37 @@ def runtime_here() -> str:
     return "openvino-bf16" if "BF16" in capabilities else "openvino-f32"
 
 
+def version_here() -> str:
+    """Names OpenVINO as listings do, e.g. "openvino-2026.4.1"."""
+    return f"openvino-{ov.__version__.split('-')[0]}"
+
+
+def convert(call: Call) -> ov.Model:
+    """A call for rows of one as OpenVINO's own graph, in float32."""
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as constant; ours are
+        model = ov.convert_model(call.module, example_input=call.example)
+    model.reshape(
+        {
+            port: [1, -1, *example.shape[2:]] if index in call.dynamic else list(example.shape)
+            for index, (port, example) in enumerate(zip(model.inputs, call.example, strict=True))
+        }
+    )
+    return model
+
+
 class OpenvinoCompiler:
     """Converts modules once, keeps the result in `cache`, compiles it for this machine.
 
     Args:
         cache: a directory for converted networks; its name holds the bundle's hash.
         streams: requests that may run at once.
+        compiled: files of networks that were converted before, by call.
     """
 
-    def __init__(self, cache: Path, streams: int) -> None:
+    def __init__(self, cache: Path, streams: int, compiled: Mapping[str, Path] = MappingProxyType({})) -> None:
         self._core = ov.Core()
-        self._cache, self._streams = cache, streams
+        self._cache, self._streams, self._compiled = cache, streams, compiled
         self.name = runtime_here()
 
     def __call__(self, name: str, call: Call) -> Callable[..., Any]:
@@ -70,19 +91,13 @@ class OpenvinoCompiler:
         }
 
     def _converted(self, name: str, call: Call) -> ov.Model:
+        if name in self._compiled:
+            return self._core.read_model(self._compiled[name])
         file = self._cache / f"{name}.xml"
         if file.exists():
             return self._core.read_model(file)
         log.info("converting %s for OpenVINO; kept in %s", name, self._cache)
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as constant; ours are
-            model = ov.convert_model(call.module, example_input=call.example)
-        model.reshape(
-            {
-                port: [1, -1, *example.shape[2:]] if index in call.dynamic else list(example.shape)
-                for index, (port, example) in enumerate(zip(model.inputs, call.example, strict=True))
-            }
-        )
+        model = convert(call)
         self._cache.mkdir(parents=True, exist_ok=True)
         # Several replicas may start at once: each writes its own file and renames it whole, weights first.
         own = self._cache / f"{name}.{threading.get_ident()}.xml"

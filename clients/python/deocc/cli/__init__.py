@@ -8,11 +8,13 @@ from typing import Annotated, NoReturn
 import stamina.instrumentation
 import typer
 
-from deocc.cli import engines
+from deocc.cli import engines, evaluate
+from deocc.cli.batch import batch
 from deocc.cli.complete import complete
 from deocc.cli.console import report, report_retry
 from deocc.cli.doctor import doctor
 from deocc.cli.exits import HELP, exit_of
+from deocc.cli.export import export
 from deocc.cli.segment import segment
 from deocc.cli.serve import serve
 from deocc.errors import DeoccError
@@ -49,6 +51,9 @@ def deocc(
 
 app.command()(complete)
 app.command()(segment)
+app.command()(batch)
+app.command()(export)
+app.add_typer(evaluate.app, name="eval")
 app.command()(serve)
 app.command()(doctor)
 app.add_typer(engines.app, name="engines")

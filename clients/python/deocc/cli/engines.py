@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from deocc.cli.console import console, print_json
+from deocc.cli.compiled import bench, compile_engine, verify
+from deocc.cli.console import print_json
 from deocc.cli.options import DEFAULT_TIMEOUT, Grpc, Json, Timeout, Url, named_service
+from deocc.cli.pull import convert, pull
 from deocc.client import Client
 from deocc.engines import Engine
 from deocc.local import provided
@@ -18,6 +20,8 @@ from deocc.local import provided
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The engines of this machine, or of a service.")
+app.command()(pull)
+app.command()(convert)
 
 
 @app.command("list")
@@ -39,17 +43,9 @@ def list_engines(url: Url = None, grpc: Grpc = None, timeout: Timeout = DEFAULT_
     Console(soft_wrap=True).print(table)
 
 
-@app.command()
-def verify(
-    engine: Annotated[str | None, typer.Argument(metavar="[NAME_OR_PATH]", help="The default one if left out.")] = None,
-    json: Json = False,
-) -> None:
-    """Check a bundle: every file is there and unaltered."""
-    checked: dict[str, Any] = provided("verify")(engine)
-    if json:
-        print_json(checked)
-    else:
-        console().print(f"{checked['engine_id']} at {checked['path']} is complete and unaltered", markup=False)
+app.command("compile")(compile_engine)
+app.command()(verify)
+app.command()(bench)
 
 
 def _shown(engine: Engine) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""`deocc engines bench`: how fast an engine is on this machine, beside plain torch and the machine's own peak.
+
+All contenders run in turn, round after round: what else the machine does falls on all of them alike, so ratios hold
+where seconds do not.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deocc_engines.bundle import Bundle
+from deocc_engines.compile.flops import flops_of
+from deocc_engines.compile.memory import Memory, memory_of
+from deocc_engines.compile.peak import gemm
+from deocc_engines.components import Call, calls_of, load_networks
+from deocc_engines.runtimes import Runtime, reference
+from deocc_engines.runtimes.selection import RuntimeName, runtime_of
+
+__all__ = ["Bench", "Timing", "bench_engine", "interleaved"]
+
+BATCHES = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One call on one runtime.
+
+    Attributes:
+        rows: of each request.
+        in_flight: requests at once.
+        seconds: of one request, the median; with several in flight, of all of them.
+        gflop: of what was done in that time.
+        peak_share: of what a product of matrices reached in the same run, as many in flight; None where none was run.
+    """
+
+    call: str
+    runtime: str
+    rows: int
+    in_flight: int
+    seconds: float
+    gflop: float
+    peak_share: float | None
+
+    @property
+    def gflops(self) -> float:
+        """A second."""
+        return self.gflop / self.seconds
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured.
+
+    Attributes:
+        peak: GFLOP/s of a product of matrices, by requests in flight.
+        timings: first the plain torch float32 of each call, then the runtime's.
+    """
+
+    engine_id: str
+    runtime: str
+    peak: dict[int, float]
+    memory: Memory
+    timings: tuple[Timing, ...]
+
+    def speedup(self, call: str = "denoise") -> float:
+        """Seconds of torch float32 over seconds of the runtime, one row, one request."""
+        own = {t.runtime: t.seconds for t in self.timings if (t.call, t.rows, t.in_flight) == (call, 1, 1)}
+        return own[reference.NAME] / own[self.runtime]
+
+
+def bench_engine(
+    bundle: Bundle,
+    wanted: RuntimeName = "auto",
+    *,
+    rounds: int = 5,
+    batches: tuple[int, ...] = BATCHES,
+    on_event: Callable[[str], None] = lambda _: None,
+) -> Bench:
+    """Measures every call of one row, the denoiser with more, and with as many requests in flight as there are cores.
+
+    Args:
+        on_event: told what is being measured.
+    """
+    bundle.check()
+    streams = os.cpu_count() or 1
+    on_event("loading")
+    calls = calls_of(load_networks(bundle))
+    served = runtime_of(bundle, calls, wanted, streams, unverified=True)
+    # Networks of its own: a runtime of a GPU takes those that it is given there.
+    plain = Runtime.compiled(reference.NAME, calls_of(load_networks(bundle)), reference.compile_call)
+    product, operations = gemm(served.name, streams)
+    contenders: dict[tuple[str, str, int, int], Callable[[], object]] = {("gemm", served.name, 1, 1): product}
+    many = streams > 1 and served.name.startswith(("openvino", "onnx"))
+    with ThreadPoolExecutor(streams) as pool:
+
+        def at_once(run: Callable[[], object]) -> Callable[[], object]:
+            return lambda: [future.result() for future in [pool.submit(run) for _ in range(streams)]]
+
+        for name, call in calls.items():
+            for runtime in (plain, served):
+                contenders[name, runtime.name, 1, 1] = _request(runtime, name, call, 1)
+        for rows in (rows for rows in batches if rows > 1):
+            contenders["denoise", served.name, rows, 1] = _request(served, "denoise", calls["denoise"], rows)
+        if many:
+            contenders["gemm", served.name, 1, streams] = at_once(product)
+            contenders["denoise", served.name, 1, streams] = at_once(_request(served, "denoise", calls["denoise"], 1))
+        seconds = interleaved(contenders, rounds, on_event)
+    peak = {
+        in_flight: in_flight * operations / seconds["gemm", served.name, 1, in_flight] / 1e9
+        for in_flight in ((1, streams) if many else (1,))
+    }
+    timings = _timings(calls, served.name, seconds, peak)
+    on_event("memory")
+    return Bench(bundle.engine_id, served.name, peak, memory_of(bundle.path, wanted, streams), timings)
+
+
+def interleaved(
+    contenders: dict[tuple[str, str, int, int], Callable[[], object]], rounds: int, on_event: Callable[[str], None]
+) -> dict[tuple[str, str, int, int], float]:
+    """The median seconds of each, all of them in turn, after one warm-up."""
+    seconds: dict[tuple[str, str, int, int], list[float]] = {key: [] for key in contenders}
+    for turn in range(rounds + 1):
+        on_event(f"round {turn} of {rounds}" if turn else "warming up")
+        for key, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            if turn:
+                seconds[key].append(time.perf_counter() - started)
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def _request(runtime: Runtime, name: str, call: Call, rows: int) -> Callable[[], object]:
+    inputs: tuple[Tensor, ...] = tuple(e.repeat(rows, *(1 for _ in e.shape[1:])) for e in call.example)
+    run: Callable[..., object] = getattr(runtime, name)
+    return lambda: run(*inputs)
+
+
+def _timings(
+    calls: dict[str, Call],
+    served: str,
+    seconds: dict[tuple[str, str, int, int], float],
+    peak: dict[int, float],
+) -> tuple[Timing, ...]:
+    work = {name: flops_of(call) / 1e9 for name, call in calls.items()}
+    measured: Iterable[tuple[tuple[str, str, int, int], float]] = seconds.items()
+    timings = []
+    for (name, runtime, rows, in_flight), own in measured:
+        if name == "gemm":
+            continue
+        gflop = work[name] * rows * in_flight
+        # What is exact is computed in float32: the peak of a narrower type says nothing of it.
+        comparable = runtime == served and not calls[name].exact
+        share = gflop / own / peak[in_flight] if comparable else None
+        timings.append(Timing(name, runtime, rows, in_flight, own, gflop, share))
+    return tuple(timings)
