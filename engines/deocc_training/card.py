@@ -11,6 +11,7 @@ from PIL import Image
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.loading import load_deoccluder
+from deocc_training.latents import SHARD
 from deocc_training.report import bar
 from deocc_training.scenes import SceneSet
 from deocc_training.sheets import results
@@ -78,7 +79,8 @@ earnest, serve a full-size engine.
 Data: {train_scenes:,} scenes composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
 openclipart drawings (public domain), tuxpaint stamps (mostly photographs; GPL-2, trained on, not shipped) over desktop
 wallpapers (GPL-2+ and CC-BY-SA, trained on, not shipped) and drawn backgrounds; up to 3 objects behind and 3 in front,
-15 % unoccluded. One identity in ten is held out, look-alikes together. Code: `deocc_training`.
+15 % unoccluded. The denoiser saw {denoiser_scenes:,} of them. One identity in ten is held out, look-alikes together.
+Code: `deocc_training`.
 
 ## Held-out figures
 
@@ -110,7 +112,7 @@ The first {shown} held-out scenes as they come, good and bad: photo with the vis
 """
 
 
-def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int, train_scenes: int) -> str:
+def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str, int]) -> str:
     """The card's Markdown."""
     manifest = bundle.manifest
     trained = [f"| {name} | {run['steps']:,} | {run['hours']} |" for name, run in manifest["trained"].items()]
@@ -128,11 +130,10 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int,
         licence=manifest["licence"],
         engine_id=bundle.engine_id,
         trained="\n".join(trained),
-        train_scenes=train_scenes,
+        **counts,
         scenes=report["scenes"],
         figures="\n".join(figures),
         table=_table(report["groups"]),
-        photographs=photographs,
         shown=shown,
     )
 
@@ -161,6 +162,7 @@ def main(
     scenes: Annotated[Path, typer.Option(help="held-out scenes that may be shown")],
     bundle: Annotated[Path, typer.Option()],
     train_scenes: Annotated[Path, typer.Option(help="what was trained on; only counted")],
+    latents: Annotated[Path, typer.Option(help="what the denoiser was trained on; only counted")],
 ) -> None:
     """Writes README.md and sheet.jpg into the bundle."""
     opened, figures = Bundle.open(bundle), json.loads(report.read_text())
@@ -169,10 +171,13 @@ def main(
     held_out = SceneSet.open(scenes)
     indices = range(min(SHOWN, len(held_out)))
     deoccluder, _ = load_deoccluder(str(bundle))
+    counts = {
+        "train_scenes": len(SceneSet.open(train_scenes)),
+        "denoiser_scenes": SHARD * len(list((latents / "train").glob("*.npz"))),
+        "photographs": _photographs(),
+    }
     Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
-    (bundle / "README.md").write_text(
-        render(opened, figures, len(indices), _photographs(), len(SceneSet.open(train_scenes)))
-    )
+    (bundle / "README.md").write_text(render(opened, figures, len(indices), counts))
 
 
 if __name__ == "__main__":

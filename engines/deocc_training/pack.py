@@ -31,14 +31,15 @@ MANIFEST: dict[str, Any] = {
     "commercial_use": True,
     "window": SIZE,
     "schedule": {"name": "DDIMScheduler", "config": unet.SCHEDULE},
-    # The guidance was chosen on training scenes that the denoiser had not seen: it keeps the shape from growing.
+    # Chosen on training scenes that the denoiser had not seen. Few steps stay near the mean of what may be hidden,
+    # where IoU and PSNR are best; many steps draw sharper and less likely pictures.
     "presets": {
-        "fast": {"steps": 4, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 0.6},
-        "quality": {"steps": 20, "guidance_image": 2.0, "guidance_text": 1.0, "local_strength": 0.6},
+        "fast": {"steps": 2, "guidance_image": 1.0, "guidance_text": 1.0, "local_strength": 1.0},
+        "quality": {"steps": 20, "guidance_image": 2.0, "guidance_text": 1.0, "local_strength": 1.0},
     },
     "global_margin": GLOBAL_MARGIN,
     "mask_resize": "area",
-    "whole_below": 0.05,
+    "whole_below": 0.08,
 }
 
 
