@@ -23,8 +23,9 @@ from deocc_engines.completion import (
     Sample,
     SampleReady,
     Stage,
+    preset_of,
 )
-from deocc_engines.errors import EngineFailure, InvalidOption
+from deocc_engines.errors import EngineFailure
 from deocc_engines.guidance import Guidance, guided
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.paste import paste, rim_of
@@ -113,10 +114,7 @@ class Completer:
 
     def preset(self, name: str) -> Preset:
         """Raises InvalidOption unless the engine has it; the empty name means the default."""
-        presets = self.settings.presets
-        if name and name not in presets:
-            raise InvalidOption(f"the engine's presets are {', '.join(presets)}", field="options.preset")
-        return presets[name] if name else next(iter(presets.values()))
+        return preset_of(self.settings.presets, name)
 
     def complete(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -25,6 +26,7 @@ __all__ = [
     "Sample",
     "SampleReady",
     "Stage",
+    "preset_of",
 ]
 
 MAX_GUIDANCE = 20.0
@@ -39,6 +41,17 @@ class Preset:
     guidance_image: float
     guidance_text: float
     local_strength: float
+
+
+def preset_of(presets: Mapping[str, Preset], name: str) -> Preset:
+    """An engine's preset; the empty name means its first.
+
+    Raises:
+        InvalidOption: the engine has no such preset.
+    """
+    if name and name not in presets:
+        raise InvalidOption(f"the engine's presets are {', '.join(presets)}", field="options.preset")
+    return presets[name] if name else next(iter(presets.values()))
 
 
 @dataclass(frozen=True)

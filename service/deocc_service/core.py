@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 
 from deocc.v1 import deocclusion_pb2 as pb
+from deocc_engines.completion import preset_of
 from deocc_engines.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, Unavailable
 from deocc_engines.image import decode_image
 from deocc_service.calls import note, under_licence
@@ -97,6 +98,7 @@ class Core:
             bare.options.seed = secrets.randbelow(SEEDS)
         note(seed=bare.options.seed)
         options_from_wire(bare, self.settings.limits)  # refused here, before anything is moved or waits
+        preset_of((await engine.info()).presets, bare.options.preset)
         content = self._content(request.image)
         async with aclosing(engine.complete(content, bare, events=events, left=left)) as messages:
             async for message in messages:
