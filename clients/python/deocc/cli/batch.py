@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,13 +16,31 @@ from deocc.batch.run import Outcome, Plan, run
 from deocc.cli.console import console, print_json
 from deocc.cli.exits import Exit
 from deocc.cli.meter import Meter
-from deocc.cli.options import DEFAULT_TIMEOUT, EngineName, Grpc, Json, Local, Quiet, Timeout, Url, named_service
+from deocc.cli.options import (
+    DEFAULT_TIMEOUT,
+    HOW,
+    PATIENCE,
+    Clients,
+    EngineName,
+    Grpc,
+    GuidanceImage,
+    GuidanceText,
+    Json,
+    KeepVisible,
+    Local,
+    LocalStrength,
+    Patience,
+    Preset,
+    Quiet,
+    Steps,
+    Timeout,
+    Url,
+    at_once,
+    connection_of,
+)
 from deocc.client import AsyncClient
 
 __all__ = ["batch"]
-
-HOW = "How they are completed"
-REMOTE_CLIENTS = 4
 
 
 def batch(
@@ -39,16 +56,12 @@ def batch(
     ] = None,
     out: Annotated[str, typer.Option(help="The priors' folder inside the root.")] = "priors",
     masks: Annotated[bool, typer.Option("--masks", help="Write the amodal masks as prior_masks, too.")] = False,
-    preset: Annotated[str, typer.Option(help="fast, quality or what else the engine has.", rich_help_panel=HOW)] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each stage.", rich_help_panel=HOW)] = None,
-    guidance_image: Annotated[float | None, typer.Option(rich_help_panel=HOW)] = None,
-    guidance_text: Annotated[float | None, typer.Option(rich_help_panel=HOW)] = None,
-    local_strength: Annotated[
-        float | None, typer.Option(help="From 0 (no refinement) to 1.", rich_help_panel=HOW)
-    ] = None,
-    keep_visible: Annotated[
-        bool, typer.Option(help="Keep the photo's pixels where the object is visible.", rich_help_panel=HOW)
-    ] = True,
+    preset: Preset = "",
+    steps: Steps = None,
+    guidance_image: GuidanceImage = None,
+    guidance_text: GuidanceText = None,
+    local_strength: LocalStrength = None,
+    keep_visible: KeepVisible = True,
     allow_holes: Annotated[
         bool, typer.Option("--allow-holes", help="Write the manifest even if samples failed.")
     ] = False,
@@ -56,10 +69,8 @@ def batch(
         bool, typer.Option("--allow-unknown-fields", help="Keep fields that are not known.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Look at the manifest and its pictures, and leave.")] = False,
-    clients: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Objects at once. [default: cores here, 4 at a service]")
-    ] = None,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a full or absent service.")] = 600.0,
+    clients: Clients = None,
+    patience: Patience = PATIENCE,
     url: Url = None,
     grpc: Grpc = None,
     local: Local = False,
@@ -73,8 +84,7 @@ def batch(
     Writes priors/ID/prior_00.png … and manifest_with_priors.json into the data set's folder. Run it again to go on
     where it was stopped: what is finished stays. Nothing is started before the whole manifest has been checked.
     """
-    url, grpc = named_service(url, grpc, local)
-    here = url is None and grpc is None
+    connection = connection_of(url, grpc, local, engine, timeout)
     read = read_manifest(manifest, root, allow_unknown=allow_unknown)
     check_entries(read.entries)
     layout = Layout(read.root, out.strip("/"), samples, masks)
@@ -95,11 +105,10 @@ def batch(
         layout,
         seed,
         options,
-        clients or ((os.cpu_count() or 1) if here else REMOTE_CLIENTS),
+        at_once(clients, connection["local"]),
         patience,
-        None if here else engine,
+        None if connection["local"] else engine,
     )
-    connection = {"url": url, "grpc": grpc, "local": here, "engine": engine, "timeout": timeout}
     outcomes = asyncio.run(_run(read, plan, connection, quiet))
     _end(read, layout, outcomes, allow_holes, json, quiet)
 

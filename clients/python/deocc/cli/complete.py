@@ -14,15 +14,23 @@ from deocc.cli.console import console, print_json
 from deocc.cli.files import Target, read_photo
 from deocc.cli.options import (
     DEFAULT_TIMEOUT,
+    HOW,
     Boxes,
     EngineName,
     Grpc,
+    GuidanceImage,
+    GuidanceText,
     Json,
+    KeepVisible,
     Local,
+    LocalStrength,
     MaskFile,
     Photo,
     Points,
+    Preset,
     Quiet,
+    Steps,
+    Text,
     Timeout,
     Url,
     open_client,
@@ -35,7 +43,6 @@ from deocc.results import Completion
 
 __all__ = ["complete"]
 
-HOW = "How it is completed"
 STAGES = {Stage.SEGMENT: "finding it", Stage.GLOBAL: "completing it", Stage.LOCAL: "refining it"}
 
 
@@ -47,27 +54,17 @@ def complete(
     point: Points = None,
     box: Boxes = None,
     mask: MaskFile = None,
-    text: Annotated[str, typer.Option(help="What the object is, in a few words.", rich_help_panel=HOW)] = "",
+    text: Text = "",
     samples: Annotated[int, typer.Option(min=1, help="How many completions.", rich_help_panel=HOW)] = 1,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Same seed, same bytes.", rich_help_panel=HOW)
     ] = None,
-    preset: Annotated[str, typer.Option(help="fast, quality or what else the engine has.", rich_help_panel=HOW)] = "",
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps of each stage.", rich_help_panel=HOW)
-    ] = None,
-    guidance_image: Annotated[
-        float | None, typer.Option(help="Guidance scale of the photo.", rich_help_panel=HOW)
-    ] = None,
-    guidance_text: Annotated[
-        float | None, typer.Option(help="Guidance scale of the text.", rich_help_panel=HOW)
-    ] = None,
-    local_strength: Annotated[
-        float | None, typer.Option(help="From 0 (no refinement) to 1.", rich_help_panel=HOW)
-    ] = None,
-    keep_visible: Annotated[
-        bool, typer.Option(help="Keep the photo's pixels where the object is visible.", rich_help_panel=HOW)
-    ] = True,
+    preset: Preset = "",
+    steps: Steps = None,
+    guidance_image: GuidanceImage = None,
+    guidance_text: GuidanceText = None,
+    local_strength: LocalStrength = None,
+    keep_visible: KeepVisible = True,
     crop: Annotated[bool, typer.Option("--crop", help="Cut the picture to the object.", rich_help_panel=HOW)] = False,
     url: Url = None,
     grpc: Grpc = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +12,34 @@ from deocc.batch.draw import SEEDS
 from deocc.cli.console import console, print_json
 from deocc.cli.exits import Exit
 from deocc.cli.meter import Meter
-from deocc.cli.options import DEFAULT_TIMEOUT, EngineName, Grpc, Json, Local, Quiet, Timeout, Url, named_service
+from deocc.cli.options import (
+    DEFAULT_TIMEOUT,
+    HOW,
+    PATIENCE,
+    Clients,
+    EngineName,
+    Grpc,
+    GuidanceImage,
+    GuidanceText,
+    Json,
+    KeepVisible,
+    Local,
+    LocalStrength,
+    Patience,
+    Preset,
+    Quiet,
+    Steps,
+    Timeout,
+    Url,
+    at_once,
+    connection_of,
+)
 from deocc.local import provided
 
 __all__ = ["app"]
 
 DATA = "What is evaluated"
-HOW = "How it is completed"
 FIGURES = "How it is measured"
-REMOTE_CLIENTS = 4
 EXTRA = "eval"
 
 
@@ -74,14 +92,12 @@ def run(
         int, typer.Option(min=1, max=1000, help="Of each object, with seeds from --seed on.", rich_help_panel=HOW)
     ] = 8,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, rich_help_panel=HOW)] = 0,
-    preset: Annotated[str, typer.Option(help="fast, quality or what else the engine has.", rich_help_panel=HOW)] = "",
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each stage.", rich_help_panel=HOW)] = None,
-    guidance_image: Annotated[float | None, typer.Option(rich_help_panel=HOW)] = None,
-    guidance_text: Annotated[float | None, typer.Option(rich_help_panel=HOW)] = None,
-    local_strength: Annotated[
-        float | None, typer.Option(help="From 0 (single stage) to 1.", rich_help_panel=HOW)
-    ] = None,
-    keep_visible: Annotated[bool, typer.Option(rich_help_panel=HOW)] = True,
+    preset: Preset = "",
+    steps: Steps = None,
+    guidance_image: GuidanceImage = None,
+    guidance_text: GuidanceText = None,
+    local_strength: LocalStrength = None,
+    keep_visible: KeepVisible = True,
     occluded_above: Annotated[
         float,
         typer.Option(min=0, max=1, help="A larger hidden share counts as occluded.", rich_help_panel=FIGURES),
@@ -97,10 +113,8 @@ def run(
     resamples: Annotated[
         int, typer.Option(min=10, help="Of the bootstrap over images.", rich_help_panel=FIGURES)
     ] = 1000,
-    clients: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Objects at once. [default: cores here, 4 at a service]")
-    ] = None,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a full or absent service.")] = 600.0,
+    clients: Clients = None,
+    patience: Patience = PATIENCE,
     url: Url = None,
     grpc: Grpc = None,
     local: Local = False,
@@ -114,8 +128,7 @@ def run(
     Writes report.json and report.html. Run it again to go on where it was stopped.
     """
     evaluate = provided("evaluate", EXTRA)
-    url, grpc = named_service(url, grpc, local)
-    here = url is None and grpc is None
+    connection = connection_of(url, grpc, local, engine, timeout)
     screen = console(quiet=quiet)
     found: dict[str, Any] = evaluate(
         dataset,
@@ -140,9 +153,9 @@ def run(
         features=features,
         lpips=lpips,
         resamples=resamples,
-        clients=clients or ((os.cpu_count() or 1) if here else REMOTE_CLIENTS),
+        clients=at_once(clients, connection["local"]),
         patience=patience,
-        connection={"url": url, "grpc": grpc, "local": here, "engine": engine, "timeout": timeout},
+        connection=connection,
         meter=lambda name, total: Meter(screen, name, total),
         say=lambda words: screen.print(words, markup=False),
     )

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deocc.client import TIMEOUT, Client
 
 __all__ = [
+    "HOW",
+    "PATIENCE",
     "Boxes",
+    "Clients",
     "EngineName",
     "Grpc",
+    "GuidanceImage",
+    "GuidanceText",
     "Json",
+    "KeepVisible",
     "Local",
+    "LocalStrength",
     "MaskFile",
+    "Patience",
     "Photo",
     "Points",
+    "Preset",
     "Quiet",
+    "Steps",
+    "Text",
     "Timeout",
     "Url",
+    "at_once",
+    "connection_of",
     "named_service",
     "open_client",
     "parse_box",
@@ -29,6 +42,7 @@ __all__ = [
 ]
 
 SERVICE = "Where the work is done"
+HOW = "How it is completed"
 PROMPT = "What is meant in the photo (pixels, origin top left)"
 
 Photo = Annotated[str, typer.Argument(metavar="PHOTO", help="A file, an http(s) address, or - for standard input.")]
@@ -49,6 +63,19 @@ MaskFile = Annotated[
     Path | None,
     typer.Option("--mask", help="A picture the size of the photo, bright where the object is.", rich_help_panel=PROMPT),
 ]
+Text = Annotated[str, typer.Option(help="What the object is, in a few words.", rich_help_panel=HOW)]
+Preset = Annotated[str, typer.Option(help="fast, quality or what else the engine has.", rich_help_panel=HOW)]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps of each stage.", rich_help_panel=HOW)]
+GuidanceImage = Annotated[float | None, typer.Option(help="Guidance scale of the photo.", rich_help_panel=HOW)]
+GuidanceText = Annotated[float | None, typer.Option(help="Guidance scale of the text.", rich_help_panel=HOW)]
+LocalStrength = Annotated[float | None, typer.Option(help="From 0 (no refinement) to 1.", rich_help_panel=HOW)]
+KeepVisible = Annotated[
+    bool, typer.Option(help="Keep the photo's pixels where the object is visible.", rich_help_panel=HOW)
+]
+Clients = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Objects at once. [default: cores here, 4 at a service]")
+]
+Patience = Annotated[float, typer.Option(min=0, help="Seconds to wait for a full or absent service.")]
 Url = Annotated[
     str | None, typer.Option("--url", help="A service, by HTTP. [env var: DEOCC_URL]", rich_help_panel=SERVICE)
 ]
@@ -73,12 +100,24 @@ Json = Annotated[bool, typer.Option("--json", help="Say what came out as JSON on
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 
 DEFAULT_TIMEOUT = TIMEOUT
+PATIENCE = 600.0  # seconds
+REMOTE_CLIENTS = 4
 
 
 def open_client(url: str | None, grpc: str | None, local: bool, engine: str | None, timeout: float) -> Client:
     """The service that is named, else the one of DEOCC_URL, else the engines of this machine."""
+    return Client(**connection_of(url, grpc, local, engine, timeout))
+
+
+def connection_of(url: str | None, grpc: str | None, local: bool, engine: str | None, timeout: float) -> dict[str, Any]:
+    """The arguments of `Client` and `AsyncClient` for it; `local` is true where no service is named."""
     url, grpc = named_service(url, grpc, local)
-    return Client(url, grpc=grpc, local=url is None and grpc is None, engine=engine, timeout=timeout)
+    return {"url": url, "grpc": grpc, "local": url is None and grpc is None, "engine": engine, "timeout": timeout}
+
+
+def at_once(clients: int | None, local: bool) -> int:
+    """How many objects are asked for at once: `clients`, else as many as there are cores here."""
+    return clients or ((os.cpu_count() or 1) if local else REMOTE_CLIENTS)
 
 
 def named_service(url: str | None, grpc: str | None, local: bool = False) -> tuple[str | None, str | None]:
