@@ -28,6 +28,7 @@ from deocc_engines.completion import (
 from deocc_engines.errors import EngineFailure
 from deocc_engines.guidance import Guidance, guided
 from deocc_engines.mask import bounding_box, clean
+from deocc_engines.networks.unet import condition_of
 from deocc_engines.paste import paste, rim_of
 from deocc_engines.prompt import Box
 from deocc_engines.ranking import ranked
@@ -243,7 +244,7 @@ class Completer:
             low = resize(modal[..., 0], z, z)
         else:  # as torch's "nearest": the top left pixel of each latent
             low = (modal[:: self.settings.factor, :: self.settings.factor, 0] > 0.5).astype(np.float32)
-        return torch.cat([torch.from_numpy(1 - low)[None, None], masked, whole], dim=1)
+        return condition_of(torch.from_numpy(low)[None, None], masked, whole)
 
     def _decode(self, window: Window, z_0: Tensor) -> _Prediction:
         rgb = self._runtime.decode_image(z_0)[0].permute(1, 2, 0).float().numpy()

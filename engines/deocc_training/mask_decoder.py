@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deocc_engines.networks.autoencoder import Autoencoder, MaskDecoder
+from deocc_engines.networks.unet import condition_of
 from deocc_engines.text import Tokenizer
 from deocc_training import unet
 from deocc_training.autoencoder import SIZE, images_of, pretrained, to_tensor
@@ -104,7 +105,7 @@ class Denoiser:
         x, masked = z.reshape(len(cuts), 2, *z.shape[1:]).unbind(1)
         factor = self._autoencoder.config.factor
         modal = np.stack([share_in_latents(cut.modal, factor) for cut in cuts]).astype(np.float32)
-        condition = torch.cat([1 - torch.from_numpy(modal)[:, None], masked, x], dim=1)
+        condition = condition_of(torch.from_numpy(modal)[:, None], masked, x)
         text = self._module.text(self._none.expand(len(cuts), -1))
         return unet.sampled(self._module.unet, torch.randn_like(x), condition, text, steps)
 

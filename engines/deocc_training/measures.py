@@ -12,7 +12,7 @@ from deocc_engines.image import Photo
 from deocc_engines.mask import bounding_box, depth
 from deocc_engines.prompt import Point, Prompt
 
-__all__ = ["clicks", "convex_hull", "extended", "invisible_iou", "iou", "psnr"]
+__all__ = ["clicks", "convex_hull", "extended", "invisible_iou", "iou", "psnr", "telea"]
 
 TELEA_RADIUS = 3.0  # pixels
 
@@ -32,24 +32,32 @@ def invisible_iou(
 
 
 def convex_hull(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Of a non-empty mask; its corners are pixel centres."""
     points = np.argwhere(mask)[:, ::-1].astype(np.int32)
     filled = np.zeros(mask.shape, np.uint8)
     cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
     return filled.astype(bool)
 
 
+def telea(
+    rgb: UInt8[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"], part: tuple[slice, slice]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of the known pixels of `part` (rows, columns) carried into the rest of it (Telea, 2004; OpenCV)."""
+    filled = rgb.copy()
+    unknown = (~known[part]).astype(np.uint8)
+    filled[part] = cv2.inpaint(np.ascontiguousarray(rgb[part]), unknown, TELEA_RADIUS, cv2.INPAINT_TELEA)
+    return filled
+
+
 def extended(
     rgb: UInt8[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"], onto: Bool[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The known pixels' colours carried into the rest of `onto` by cv2's Telea inpainting (Telea, 2004)."""
+    """The known pixels' colours carried by Telea into the rest of `onto`; as it is where there are none, or no rest."""
     if not (known & onto).any() or not (onto & ~known).any():
         return rgb
     box = bounding_box(onto)
-    at = slice(int(box.y_min), int(box.y_max)), slice(int(box.x_min), int(box.x_max))
-    unknown = ~(known & onto)[at]
-    filled = rgb.copy()
-    filled[at] = cv2.inpaint(np.ascontiguousarray(rgb[at]), unknown.astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
-    return filled
+    part = slice(int(box.y_min), int(box.y_max)), slice(int(box.x_min), int(box.x_max))
+    return telea(rgb, known & onto, part)
 
 
 def psnr(rgb: UInt8[np.ndarray, "h w 3"], truth: Float32[np.ndarray, "h w 3"], where: Bool[np.ndarray, "h w"]) -> float:

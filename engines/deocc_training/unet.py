@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from deocc_engines.networks.text import TextConfig, TextEncoder
-from deocc_engines.networks.unet import Unet, UnetConfig
+from deocc_engines.networks.unet import Unet, UnetConfig, condition_of
 from deocc_engines.text import Tokenizer
 from deocc_training.autoencoder import pretrained
 from deocc_training.latents import LatentSet
@@ -110,7 +110,7 @@ class UnetRecipe:
         """z_0 [b, c, z, z], the condition [b, 1 + 2c, z, z] and token ids [b, n]."""
         x, masked, target = torch.from_numpy(latents.latents[rows].astype(np.float32)).unbind(1)
         modal = torch.from_numpy(latents.modal[rows].astype(np.float32))[:, None]
-        return target, torch.cat([1 - modal, masked, x], dim=1), ids[rows].clone()
+        return target, condition_of(modal, masked, x), ids[rows].clone()
 
 
 def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:

@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Unet", "UnetConfig"]
+__all__ = ["Unet", "UnetConfig", "condition_of"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,18 @@ class UnetConfig:
     @property
     def condition_channels(self) -> int:
         return 1 + 2 * self.latent_channels
+
+
+def condition_of(
+    modal: Float[Tensor, "b 1 z z"], masked: Float[Tensor, "b c z z"], image: Float[Tensor, "b c z z"]
+) -> Float[Tensor, "b k z z"]:
+    """The k = 1 + 2c channels that stand behind z_t: 1 − m↓, E(x∘m), E(x).
+
+    Args:
+        modal: m↓, the share of each latent that belongs to the visible part, in [0, 1].
+        masked, image: E(x∘m) and E(x).
+    """
+    return torch.cat([1 - modal, masked, image], dim=1)
 
 
 class Unet(nn.Module):
