@@ -6,7 +6,6 @@ pictures, which is what a small denoiser can hit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -90,8 +89,8 @@ class AutoencoderRecipe:
         images, weights = [], []
         for index in rng.integers(len(self._scenes), size=batch):
             scene = self._scenes[int(index)]
-            place: Callable[..., object] = whole_window if rng.random() < 0.5 else local_window
-            window = whole_window(scene, self._size) if place is whole_window else local_window(scene, self._size, rng)
+            whole = rng.random() < 0.5
+            window = whole_window(scene, self._size) if whole else local_window(scene, self._size, rng)
             cut = view(scene, window)
             if rng.random() < 0.5:
                 cut = cut.flipped()
