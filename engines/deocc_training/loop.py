@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-__all__ = ["LoopOptions", "Recipe", "load_ema", "train"]
+__all__ = ["LoopOptions", "Recipe", "load_ema", "save", "train"]
 
 LONGEST_STEP = 60.0  # seconds
 
@@ -33,7 +33,7 @@ class LoopOptions:
     steps: int  # in all; may be changed when resuming
     batch: int = 16
     learning_rate: float = 3e-4
-    warmup: int = 200  # steps of linear rise
+    warmup: int = 200  # steps of linear rise, again when the optimiser's moments start anew
     decay: float = 0.25  # last share of the steps, over which the rate falls to zero
     ema: float = 0.999
     clip: float = 1.0  # gradient norm
@@ -73,14 +73,14 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     optimiser = torch.optim.AdamW(
         trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
     )
-    first, seconds = _resume(options.out, module, ema, optimiser)
+    first, warm, seconds = _resume(options.out, module, ema, optimiser)
     stopping = _until_signalled()
     saved = before = time.monotonic()
     figures: list[dict[str, float]] = []
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, mininterval=5.0)
     step = first
     for step in bar:
-        rate = options.learning_rate * _schedule(step, options)
+        rate = options.learning_rate * _schedule(step, step - warm, options)
         for group in optimiser.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([options.seed, step])
@@ -107,7 +107,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         if (step + 1) % options.sheet_steps == 0 or last:
             _draw(recipe, ema, options.out, step + 1)
         if last or now - saved > options.checkpoint_seconds:
-            _save(options.out, step + 1, seconds, module, ema, optimiser)
+            save(options.out, step + 1, seconds, module, ema, optimiser)
             saved = now
         if last:
             break
@@ -119,8 +119,8 @@ def load_ema(out: Path, module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _schedule(step: int, options: LoopOptions) -> float:
-    rise = min(1.0, (step + 1) / options.warmup)
+def _schedule(step: int, updates: int, options: LoopOptions) -> float:
+    rise = min(1.0, (updates + 1) / options.warmup)
     fall = min(1.0, (options.steps - step) / max(1.0, options.decay * options.steps))
     return rise * fall
 
@@ -132,26 +132,39 @@ def _update(ema: nn.Module, module: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - decay)
 
 
-def _resume(out: Path, module: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(out: Path, module: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, int, float]:
+    """The step to go on with, the step from which the optimiser's moments were gathered, and the seconds so far."""
     path = out / "state.pt"
     if not path.exists():
-        return 0, 0.0
+        return 0, 0, 0.0
     state = torch.load(path, weights_only=True)
     module.load_state_dict(state["module"])
-    optimiser.load_state_dict(state["optimiser"])
     ema.load_state_dict(torch.load(out / "ema.pt", weights_only=True)["ema"])
-    return int(state["step"]), float(state["seconds"])
+    step, seconds = int(state["step"]), float(state["seconds"])
+    if "optimiser" not in state:
+        return step, step, seconds
+    optimiser.load_state_dict(state["optimiser"])
+    return step, max(0, step - _updates(optimiser)), seconds
 
 
-def _save(
-    out: Path, step: int, seconds: float, module: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+def _updates(optimiser: torch.optim.Optimizer) -> int:
+    return max((int(moments["step"]) for moments in optimiser.state.values()), default=0)
+
+
+def save(
+    out: Path,
+    step: int,
+    seconds: float,
+    module: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer | None = None,
 ) -> None:
+    """Writes what `train` resumes from; without an optimiser its moments start anew there."""
+    progress = {"step": step, "seconds": seconds}
+    moments = {"optimiser": optimiser.state_dict()} if optimiser else {}
     for name, value in (
-        ("ema.pt", {"ema": ema.state_dict(), "step": step, "seconds": seconds}),
-        (
-            "state.pt",
-            {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "seconds": seconds},
-        ),
+        ("ema.pt", {"ema": ema.state_dict(), **progress}),
+        ("state.pt", {"module": module.state_dict(), **moments, **progress}),
     ):
         torch.save(value, out / (name + ".new"))
         os.replace(out / (name + ".new"), out / name)
