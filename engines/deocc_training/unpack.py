@@ -42,8 +42,9 @@ def unpack(folder: Path, runs: Path) -> None:
     for name, module in modules.items():
         if not (runs / name).exists():
             (runs / name).mkdir(parents=True)
-            before = trained.get(name, {"steps": 0, "hours": 0.0})
-            save(runs / name, before["steps"], before["hours"] * 3600, module, module)
+            parts = [entry for run, entry in trained.items() if run.startswith(name)]  # a decoder may be trained on
+            steps, hours = sum(part["steps"] for part in parts), sum(part["hours"] for part in parts)
+            save(runs / name, steps, hours * 3600, module, module)
             if name == "autoencoder":
                 (runs / name / "scale.txt").write_text(str(networks.vae.config.scale))
     words = runs / "words"
