@@ -12,7 +12,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
-from deocc_training.loop import LoopOptions, load_ema, train
+from deocc_training.loop import LoopOptions, load_ema, save, train
 
 
 class Line:
@@ -43,6 +43,18 @@ def test_resuming_changes_nothing(options: LoopOptions, tmp_path: Path) -> None:
     train(Line(), parts)
     for name, value in load_ema(parts.out, nn.Linear(1, 1)).state_dict().items():
         torch.testing.assert_close(value, whole[name], rtol=0, atol=0)
+
+
+def test_without_moments_it_warms_up_anew(options: LoopOptions) -> None:
+    module = Line().module
+    options.out.mkdir()
+    save(options.out, 50, 7.0, module, module)
+    train(Line(), replace(options, steps=55))
+    train(Line(), replace(options, warmup=100))  # interrupted while warming up, it goes on doing so
+    line = json.loads((options.out / "stats.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 100
+    assert line["seconds"] >= 7
+    assert line["rate"] == pytest.approx(0.05 * 50 / 100)
 
 
 def test_it_learns_and_leaves_figures_and_sheets(options: LoopOptions) -> None:
