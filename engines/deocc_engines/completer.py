@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
+from deocc_engines.batcher import Run, StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
@@ -26,7 +28,7 @@ from deocc_engines.completion import (
     preset_of,
 )
 from deocc_engines.errors import EngineFailure
-from deocc_engines.guidance import Guidance, guided
+from deocc_engines.guidance import Guidance
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.networks.unet import condition_of
 from deocc_engines.paste import paste, rim_of
@@ -86,6 +88,23 @@ class _Prediction:
     probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
 
 
+class _Teller:
+    """Tells the caller of what its samples do, one event at a time."""
+
+    def __init__(self, on_event: Callable[[Event], None], steps: int) -> None:
+        self._on_event, self._steps, self._done = on_event, steps, 0
+        self._lock = threading.Lock()  # samples of one request run in several threads
+
+    def tell(self, event: Event) -> None:
+        with self._lock:
+            self._on_event(event)
+
+    def stepped(self, stage: Stage, index: int, done: int, planned: int) -> None:
+        with self._lock:
+            self._done += 1
+            self._on_event(Progress(stage, index, done, planned, self._done / self._steps))
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One request, ready to be denoised."""
@@ -97,8 +116,7 @@ class _Job:
     steps: int
     strength: float
     text: Float[Tensor, "1 n d"]
-    on_event: Callable[[Event], None]
-    stop: Callable[[], None]
+    teller: _Teller
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,10 +125,23 @@ class _Job:
 
 
 class Completer:
-    """Holds no state but the model; safe to call from several threads at once."""
+    """Safe to call from several threads at once.
 
-    def __init__(self, runtime: CompleterRuntime, tokenizer: Tokenizer, settings: CompleterSettings) -> None:
+    Attributes:
+        batcher: where the samples of all requests are denoised.
+    """
+
+    def __init__(
+        self,
+        runtime: CompleterRuntime,
+        tokenizer: Tokenizer,
+        settings: CompleterSettings,
+        *,
+        max_rows: int = 1,
+        workers: int = 1,
+    ) -> None:
         self._runtime, self._tokenizer, self.settings = runtime, tokenizer, settings
+        self.batcher = StepBatcher(runtime.denoise, max_rows=max_rows, workers=workers)
         self._no_text = self._encode_text("")
 
     def preset(self, name: str) -> Preset:
@@ -129,7 +160,7 @@ class Completer:
         """Completes one object `options.num_samples` times, best first.
 
         Args:
-            on_event: called at every step, preview and finished sample.
+            on_event: called at every step, preview and finished sample, from other threads, one call at a time.
             stop: asked before every step; raises to end the work.
 
         Raises:
@@ -137,17 +168,12 @@ class Completer:
         """
         started = time.perf_counter()
         modal = ModalMask.of(clean(modal.mask), modal.score)
-        job = self._job(image, modal, options, on_event, stop)
+        job = self._job(image, modal, options, on_event)
         wide = self._global_window(job)
         condition = self._condition(job, wide)
-        samples = []
-        for index in range(options.num_samples):
-            seed = (options.seed + index) % 2**32
-            prediction = self._global(job, wide, condition, index, seed)
-            if job.strength > 0:
-                prediction = self._local(job, prediction, index, seed)
-            samples.append(self._finish(job, prediction, seed))
-            on_event(SampleReady(index, samples[-1]))
+        runs = [self._sample(job, wide, condition, index) for index in range(options.num_samples)]
+        cost = self.rows(options) / options.num_samples
+        samples = self.batcher.run(runs, cost, stop=stop, width=job.guidance.passes)
         hidden = float(np.median([s.occluded_fraction for s in samples]))
         return Completion(
             samples=ranked(samples, modal.mask),
@@ -157,29 +183,48 @@ class Completer:
             seconds={"complete": time.perf_counter() - started},
         )
 
+    def rows(self, options: CompletionOptions) -> int:
+        """What a request costs: rows of the denoiser, forward passes of guidance counted."""
+        steps, guidance, strength = self._settled(options)
+        return options.num_samples * guidance.passes * _each(steps, strength)
+
+    def _settled(self, options: CompletionOptions) -> tuple[int, Guidance, float]:
+        """Steps, guidance and local strength, with the preset's where the request leaves them open."""
+        preset = self.preset(options.preset)
+        guidance = Guidance(
+            preset.guidance_image if options.guidance_image is None else options.guidance_image,
+            preset.guidance_text if options.guidance_text is None else options.guidance_text,
+        )
+        strength = preset.local_strength if options.local_strength is None else options.local_strength
+        return options.steps or preset.steps, guidance, strength
+
     def _job(
         self,
         image: UInt8[np.ndarray, "h w 3"],
         modal: ModalMask,
         options: CompletionOptions,
         on_event: Callable[[Event], None],
-        stop: Callable[[], None],
     ) -> _Job:
-        preset = self.preset(options.preset)
+        steps, guidance, strength = self._settled(options)
         return _Job(
             image=image,
             modal=modal.mask,
             options=options,
-            guidance=Guidance(
-                preset.guidance_image if options.guidance_image is None else options.guidance_image,
-                preset.guidance_text if options.guidance_text is None else options.guidance_text,
-            ),
-            steps=options.steps or preset.steps,
-            strength=preset.local_strength if options.local_strength is None else options.local_strength,
+            guidance=guidance,
+            steps=steps,
+            strength=strength,
             text=self._encode_text(options.text) if options.text else self._no_text,
-            on_event=on_event,
-            stop=stop,
+            teller=_Teller(on_event, options.num_samples * _each(steps, strength)),
         )
+
+    def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
+        seed = (job.options.seed + index) % 2**32
+        prediction = yield from self._global(job, wide, condition, index, seed)
+        if job.strength > 0:
+            prediction = yield from self._local(job, prediction, index, seed)
+        sample = self._finish(job, prediction, seed)
+        job.teller.tell(SampleReady(index, sample))
+        return sample
 
     def _global_window(self, job: _Job) -> Window:
         size, margin = self.settings.window, self.settings.global_margin
@@ -187,16 +232,17 @@ class Completer:
             return Window.whole(*job.size, size)
         return Window.around(bounding_box(job.modal), *job.size, size, margin)
 
-    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> _Prediction:
+    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[_Prediction]:
         """From pure noise, the object and what surrounds it in view."""
-        z_0 = self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
         return self._decode(window, z_0)
 
-    def _local(self, job: _Job, found: _Prediction, index: int, seed: int) -> _Prediction:
+    def _local(self, job: _Job, found: _Prediction, index: int, seed: int) -> Run[_Prediction]:
         """From the noised global result, a square around the object in view."""
         window = Window.around(self._amodal_box(job, found), *job.size, self.settings.window)
         start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
-        z_0 = self._denoise(job, window, self._condition(job, window), index, seed, Stage.LOCAL, start)
+        condition = self._condition(job, window)
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
         return self._decode(window, z_0)
 
     def _denoise(
@@ -208,30 +254,27 @@ class Completer:
         seed: int,
         stage: Stage,
         start: Tensor | None,
-    ) -> Tensor:
-        later = planned_steps(job.steps, job.strength) if job.strength > 0 else 0
-        each = job.steps + later
-        before = index * each + (job.steps if stage is Stage.LOCAL else 0)
-
+    ) -> Run[Tensor]:
         def on_step(done: int, planned: int, estimate: Tensor) -> None:
-            fraction = (before + done) / (each * job.options.num_samples)
-            job.on_event(Progress(stage, index, done, planned, fraction))
+            job.teller.stepped(stage, index, done, planned)
             every = job.options.preview_every
             if every and done % every == 0 and done < planned:
-                job.on_event(self._preview(job, window, index, estimate))
+                job.teller.tell(self._preview(job, window, index, estimate))
 
         z = self.settings.window // self.settings.factor
-        return sample(
-            guided(self._runtime.denoise, job.guidance, self._no_text),
-            self.settings.schedule,
-            job.steps,
-            noise_for(seed, stage.value, (1, (condition.shape[1] - 1) // 2, z, z)),
-            condition,
-            job.text,
-            start=start,
-            strength=job.strength,
-            on_step=on_step,
-            stop=job.stop,
+        return (
+            yield from sample(
+                self.settings.schedule,
+                job.steps,
+                noise_for(seed, stage.value, (1, (condition.shape[1] - 1) // 2, z, z)),
+                condition,
+                job.text,
+                guidance=job.guidance,
+                no_text=self._no_text,
+                start=start,
+                strength=job.strength,
+                on_step=on_step,
+            )
         )
 
     def _condition(self, job: _Job, window: Window) -> Tensor:
@@ -314,3 +357,8 @@ class Completer:
 
     def _encode_text(self, text: str) -> Tensor:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])
+
+
+def _each(steps: int, strength: float) -> int:
+    """Denoising steps of one sample, in both stages."""
+    return steps + (planned_steps(steps, strength) if strength > 0 else 0)

@@ -82,7 +82,7 @@ def calls_of(networks: Networks) -> dict[str, Call]:
     vae, unet, sam = networks.vae.config, networks.unet.config, networks.sam.config
     z, c = unet.latent_size, unet.latent_channels
     s, length = z * vae.factor, networks.text_config.length
-    grid, prompt = networks.sam.grid, sam.prompt_width
+    grid, width = networks.sam.grid, networks.sam.embedding_width
     latent, image = torch.zeros(1, c, z, z), torch.zeros(1, 3, s, s)
     ids = torch.zeros(1, length, dtype=torch.int64)
     return {
@@ -105,7 +105,7 @@ def calls_of(networks: Networks) -> dict[str, Call]:
             "sam",
             _Bound(networks.sam, "decode"),
             (
-                torch.zeros(1, prompt, grid, grid),
+                torch.zeros(1, width, grid, grid),
                 torch.zeros(1, 2, 2),
                 torch.ones(1, 2),
                 torch.zeros(1, 1, 4 * grid, 4 * grid),

@@ -57,7 +57,7 @@ class Deoccluder:
         """The whole object, `options.num_samples` times.
 
         Args:
-            on_event: called from the calling thread at every step, preview and finished sample.
+            on_event: called at every step, preview and finished sample, one call at a time, from any thread.
             stop: asked before every step; it raises (Cancelled, DeadlineExceeded) to end the work.
 
         Raises:

@@ -11,6 +11,9 @@
     │   └── TooLarge            over a limit in bytes, pixels, points, samples, steps or characters
     ├── NotFound                no such uploaded image, or no such engine
     ├── Overloaded              no room now; `retry_after` says when to come back
+    │   ├── DeadlineUnmeetable  what was accepted before leaves too little of the caller's time
+    │   └── RateLimited         too many requests with this key
+    ├── Unauthenticated         no key, or an unknown one
     ├── DeadlineExceeded        the time that the caller gave is over
     ├── Cancelled               the caller went away
     ├── Unavailable             a model is not ready, or was lost
@@ -25,6 +28,7 @@ from __future__ import annotations
 __all__ = [
     "Cancelled",
     "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "DeoccError",
     "EngineFailure",
     "InvalidBundle",
@@ -34,7 +38,9 @@ __all__ = [
     "InvalidPrompt",
     "NotFound",
     "Overloaded",
+    "RateLimited",
     "TooLarge",
+    "Unauthenticated",
     "Unavailable",
     "UnsupportedMedia",
 ]
@@ -121,6 +127,24 @@ class Overloaded(DeoccError):
     def __init__(self, message: str, *, retry_after: float = 1.0, field: str | None = None) -> None:
         super().__init__(message, field=field)
         self.retry_after = retry_after
+
+
+class DeadlineUnmeetable(Overloaded):
+    """The work would not end in the time that the caller gave; it was not begun."""
+
+    reason = "DEADLINE_UNMEETABLE"
+
+
+class RateLimited(Overloaded):
+    """Too many requests with this key."""
+
+    reason = "RATE_LIMITED"
+
+
+class Unauthenticated(DeoccError):
+    """No key, or an unknown one."""
+
+    reason = "UNAUTHENTICATED"
 
 
 class DeadlineExceeded(DeoccError):

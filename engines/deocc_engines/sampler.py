@@ -1,9 +1,13 @@
-"""From noise to latent: a pure function over a denoiser and a schedule. The mathematics is diffusers'."""
+"""From noise to latent: a pure function over a denoiser and a schedule. The mathematics is diffusers'.
+
+It is written as a generator that yields what it wants denoised, so that whoever drives it may denoise others' rows in
+the same call.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deocc_engines.errors import InvalidBundle
-from deocc_engines.guidance import Denoiser
+from deocc_engines.guidance import Guidance, Rows
 
-__all__ = ["Schedule", "noise_for", "sample"]
+__all__ = ["Schedule", "noise_for", "planned_steps", "sample"]
 
 SCHEDULERS = {
     "DDIMScheduler": DDIMScheduler,
@@ -57,24 +61,24 @@ def planned_steps(steps: int, strength: float) -> int:
 
 
 def sample(
-    denoiser: Denoiser,
     schedule: Schedule,
     steps: int,
     noise: Float[Tensor, "1 c z z"],
     condition: Float[Tensor, "1 k z z"],
     text: Float[Tensor, "1 n d"],
     *,
+    guidance: Guidance,
+    no_text: Float[Tensor, "1 n d"],
     start: Float[Tensor, "1 c z z"] | None = None,
     strength: float = 1.0,
     on_step: Callable[[int, int, Tensor], None],
-    stop: Callable[[], None],
-) -> Float[Tensor, "1 c z z"]:
-    """Denoises one latent.
+) -> Generator[Rows, Tensor, Tensor]:
+    """Denoises one latent: yields rows, is sent the denoiser's predictions for them, returns z_0 [1, c, z, z].
 
     Args:
         start: a latent to start from; noised with `strength` of the schedule (SDEdit). None: pure noise.
+        no_text: the empty prompt.
         on_step: called with the steps done, the steps planned and the current estimate of z_0.
-        stop: asked before every step; raises to end the work.
     """
     scheduler = schedule.fresh(steps)
     planned = steps if start is None else planned_steps(steps, strength)
@@ -86,9 +90,9 @@ def sample(
     if hasattr(scheduler, "set_begin_index"):  # multistep solvers count from where they start
         scheduler.set_begin_index(first)
     for done, t in enumerate(timesteps):
-        stop()
         model_input = scheduler.scale_model_input(z_t, t)
-        prediction = denoiser(model_input, t.float().expand(len(z_t)), condition, text)
+        rows = Rows(model_input, t.float().expand(len(z_t)), condition, text)
+        prediction = guidance.combined((yield guidance.rows(rows, no_text)))
         stepped = scheduler.step(prediction, t, z_t)
         estimate = getattr(stepped, "pred_original_sample", None)
         z_t = stepped.prev_sample

@@ -18,6 +18,7 @@ from deocc_engines.components import Call
 
 __all__ = ["Compiler", "Runtime", "row_by_row"]
 
+BATCH = 8  # rows: the largest plan that is compiled; a step must stay short enough to leave at
 # Compiles one call for rows of one: (inputs of one row) -> outputs of one row.
 Compiler = Callable[[str, Call], Callable[..., Any]]
 
@@ -44,6 +45,7 @@ class Runtime:
         name: e.g. "openvino-bf16".
         version: exactly of what; where it matters, of which card.
         artefacts: of the bundle's listing that it is made of; calls that none is for were converted here.
+        max_rows: worth denoising in one call; 1 where a call takes rows one after another.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Runtime:
     sam_encode: Callable[..., Any]
     sam_decode: Callable[..., Any]
     artefacts: tuple[Artefact, ...] = ()
+    max_rows: int = 1
 
     @classmethod
     def compiled(
@@ -67,7 +70,7 @@ class Runtime:
         artefacts: tuple[Artefact, ...] = (),
     ) -> Runtime:
         """Compiles every call for rows of one."""
-        compiled = {key: row_by_row(compiler(key, call)) for key, call in calls.items()}
+        compiled: dict[str, Any] = {key: row_by_row(compiler(key, call)) for key, call in calls.items()}
         return cls(name, version, **compiled, artefacts=artefacts)
 
     @classmethod
@@ -75,7 +78,8 @@ class Runtime:
         cls, name: str, calls: dict[str, Callable[..., Any]], version: str, artefacts: tuple[Artefact, ...] = ()
     ) -> Runtime:
         """Of calls that take any number of rows themselves."""
-        return cls(name, version, **calls, artefacts=artefacts)
+        own: dict[str, Any] = calls
+        return cls(name, version, **own, artefacts=artefacts, max_rows=BATCH)
 
     @property
     def identity(self) -> str:
