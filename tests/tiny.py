@@ -28,6 +28,7 @@ SAM = SamConfig(
     window=2,
     prompt_width=32,
     decoder_mlp=16,
+    affinity=16,
 )
 WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "red": 3, "ball": 4}
 

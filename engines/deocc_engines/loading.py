@@ -43,13 +43,20 @@ def load_deoccluder(
     bundle.check()
     networks = load_networks(bundle)
     calls = calls_of(networks)
-    built = runtime_of(bundle, calls, runtime, streams or os.cpu_count() or 1)
+    streams = streams or os.cpu_count() or 1
+    built = runtime_of(bundle, calls, runtime, streams)
     log.info("%s runs on %s", bundle.engine_id, built.name)
-    return deoccluder_of(bundle, networks, built, limits), bundle.info(dict.fromkeys(calls, built.name))
+    return deoccluder_of(bundle, networks, built, limits, streams), bundle.info(dict.fromkeys(calls, built.name))
 
 
-def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: Limits = Limits()) -> Deoccluder:
-    """Wires a bundle's settings to a runtime."""
+def deoccluder_of(
+    bundle: Bundle, networks: Networks, runtime: Runtime, limits: Limits = Limits(), streams: int = 1
+) -> Deoccluder:
+    """Wires a bundle's settings to a runtime.
+
+    Args:
+        streams: as of `load_deoccluder`; a runtime that takes batches has one stream of them.
+    """
     try:
         manifest = bundle.manifest
         schedule = manifest["schedule"]
@@ -68,7 +75,13 @@ def deoccluder_of(bundle: Bundle, networks: Networks, runtime: Runtime, limits: 
     sam = networks.sam
     return Deoccluder(
         segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid),
-        completer=Completer(runtime, tokenizer, settings),
+        completer=Completer(
+            runtime,
+            tokenizer,
+            settings,
+            max_rows=runtime.max_rows,
+            workers=streams if runtime.max_rows == 1 else 1,
+        ),
         embeddings=EmbeddingCache(),
         limits=limits,
     )

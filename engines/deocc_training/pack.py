@@ -78,13 +78,13 @@ def main(
     decoder = MaskDecoder(vae.config)
     load_ema(_latest(runs, "mask-decoder-predicted", "mask-decoder"), decoder)
     conditioned = unet.finished(runs / "unet")
-    grouping = segmenter.Grouping(Sam(segmenter.MINI))
-    load_ema(runs / "segmenter", grouping)
+    sam = Sam(segmenter.MINI)
+    load_ema(runs / "segmenter", sam)
     trained = {}
     for name in filter(lambda name: (runs / name).is_dir(), RUNS):
         state = torch.load(runs / name / "ema.pt", weights_only=True)
         trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
-    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, grouping.sam)
+    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam)
     bundle = write_bundle(out, networks, runs / "words" / "tokenizer.json", {**MANIFEST, "trained": trained})
     typer.echo(bundle.engine_id)
 

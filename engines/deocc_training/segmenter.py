@@ -4,8 +4,8 @@ Losses are SAM's (section 3 and appendix A of "Segment Anything"): 20·focal + d
 predicted IoU; of three candidates only the best one learns. Prompts: a point or a jittered box first, then
 corrections drawn from the error, with the last answer's logits as mask prompt.
 
-SAM's encoder came pretrained; this one starts from nothing, and a few prompts an image teach it little. So it also
-answers, for many of its tokens at once, which other tokens belong to the same instance. That head is not shipped.
+SAM's encoder came pretrained; this one starts from nothing, and a few prompts an image teach it little. So its
+`Affinity` also answers, for many places of the image at once, which other places belong to the same instance.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from jaxtyping import Float, Int
 from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deocc_engines.mask import bounding_box
+from deocc_engines.mask import bounding_box, depth
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.segmenter import CORNER_MAX, CORNER_MIN, EXCLUDE, INCLUDE, PADDING, normalised
 from deocc_engines.window import Window, to_uint8
@@ -29,7 +28,7 @@ from deocc_training.loop import LoopOptions, train
 from deocc_training.scenes import Scene, SceneSet
 from deocc_training.sheets import grid
 
-__all__ = ["MINI", "Grouping", "SegmenterRecipe"]
+__all__ = ["MINI", "SegmenterRecipe"]
 
 MINI = SamConfig(
     image_size=192,
@@ -41,32 +40,15 @@ MINI = SamConfig(
     window=8,
     prompt_width=128,
     decoder_mlp=512,
+    affinity=64,
 )
 PROMPTS = 3  # instances asked for in each image
 ROUNDS = 3  # the first prompt and its corrections
 SMALLEST = 60  # visible pixels of an instance worth asking for
 MASK_PROMPT = 0.1  # share of first prompts that are a spoilt mask instead
-QUERIES = 64  # tokens an image that are asked who belongs to them
-GROUP_WIDTH = 64
+QUERIES = 64  # places of an image that are asked what belongs to them
 SHARPNESS = 2.5  # gain of the projections of `localised`: attention within about three tokens
 TOKENS = ROUNDS + 1  # a box or a point and padding, then the corrections
-
-
-class Grouping(nn.Module):
-    """A SAM in training, with the head that says which tokens of its embedding belong to one instance."""
-
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self.sam = sam
-        self.query = nn.Conv2d(sam.config.prompt_width, GROUP_WIDTH, 1)
-        self.key = nn.Conv2d(sam.config.prompt_width, GROUP_WIDTH, 1)
-
-    def forward(self, embedding: Float[Tensor, "b d g g"], asked: Int[Tensor, "b q"]) -> Float[Tensor, "b q n"]:
-        """Logits that token `asked[i]` and each of the n = g² tokens belong together."""
-        query, key = self.query(embedding).flatten(2), self.key(embedding).flatten(2)
-        chosen = query.gather(2, asked[:, None].expand(-1, query.shape[1], -1))
-        logits: Tensor = chosen.transpose(1, 2) @ key / GROUP_WIDTH**0.5
-        return logits
 
 
 @torch.no_grad()
@@ -93,25 +75,25 @@ class SegmenterRecipe:
     """Prompted masks of the visible parts of all instances of a scene."""
 
     def __init__(self, scenes: SceneSet, held_out: SceneSet, config: SamConfig = MINI) -> None:
-        self.module = Grouping(localised(Sam(config)))
+        self.module = localised(Sam(config))
         self._scenes, self._held_out, self._config = scenes, held_out, config
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
         images, truths, labels = self._batch(self._scenes, rng, batch)
-        sam = self.module.sam
+        sam = self.module
         embedding = sam.encode(images)
-        grouping, group_iou = self._grouping(embedding, labels, rng)
+        grouping, group_iou = self._grouping(sam.fine(embedding), labels, rng)
         total, ious = self._rounds(sam, embedding.repeat_interleave(PROMPTS, dim=0), truths, rng)
         figures = {f"iou_{k + 1}": value for k, value in enumerate(ious)}
         return total + grouping, {**figures, "group_iou": group_iou}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
-        assert isinstance(module, Grouping)
+        assert isinstance(module, Sam)
         rng = np.random.default_rng(7)
         images, truths, _ = self._batch(self._held_out, rng, 8)
-        embedding = module.sam.encode(images).repeat_interleave(PROMPTS, dim=0)
+        embedding = module.encode(images).repeat_interleave(PROMPTS, dim=0)
         answers: list[Tensor] = []
-        self._rounds(module.sam, embedding, truths, rng, answers)
+        self._rounds(module, embedding, truths, rng, answers)
         size = truths.shape[-1]
         pictures = []
         for i in range(len(truths)):
@@ -123,13 +105,13 @@ class SegmenterRecipe:
             ]
         return grid(pictures, columns=16)
 
-    def _grouping(self, embedding: Tensor, labels: Tensor, rng: Generator) -> tuple[Tensor, float]:
-        """The loss of the grouping head. `labels`: [b, n] instance of each token, 0 background, −1 padding."""
+    def _grouping(self, fine: Tensor, labels: Tensor, rng: Generator) -> tuple[Tensor, float]:
+        """The affinity's own loss. `labels`: [b, p] instance of each place, 0 background, −1 padding."""
         objects = (labels > 0).float() + 0.25 * (labels == 0).float() + 1e-6  # what most queries are about
         noise = torch.from_numpy(rng.random(labels.shape, np.float32)).clamp(min=1e-6)
         asked = (noise.log() / objects).topk(QUERIES, dim=1).indices  # without replacement, by weight
         together = (labels.gather(1, asked)[:, :, None] == labels[:, None]).float()
-        logits = self.module(embedding, asked).float()
+        logits = self.module.affinity.together(fine, F.one_hot(asked, labels.shape[1]).float()).float()
         known = (labels >= 0).float()[:, None].expand_as(logits)
         bce = (F.binary_cross_entropy_with_logits(logits, together, reduction="none") * known).sum() / known.sum()
         p, truth = torch.sigmoid(logits) * known, together * known
@@ -186,7 +168,7 @@ class SegmenterRecipe:
         return total, ious
 
     def _batch(self, scenes: SceneSet, rng: Generator, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, the masks asked for (PROMPTS an image) and the instance of each token of the embedding."""
+        """Images, the masks asked for (PROMPTS an image) and the instance of each of the affinity's places."""
         images: list[np.ndarray] = []
         truths: list[np.ndarray] = []
         instances: list[np.ndarray] = []
@@ -211,9 +193,9 @@ class SegmenterRecipe:
         return stacked[0], stacked[1], stacked[2]
 
     def _instances(self, scene: Scene, flip: bool) -> np.ndarray:
-        """[n] label at each token's centre; −1 in the padding."""
+        """[p] label at the centre of each of the affinity's places; −1 in the padding."""
         height, width = scene.size
-        grid = self._config.image_size // self._config.patch
+        grid = self._config.image_size // self._config.patch * 2
         places = ((np.arange(grid) + 0.5) * max(height, width) / grid).astype(int)
         labels = np.full((max(height, width),) * 2, -1, np.int64)
         labels[:height, :width] = np.flip(scene.labels[:height, :width], 1) if flip else scene.labels[:height, :width]
@@ -234,10 +216,12 @@ def _lit(pixels: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def _pixel(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """The centre of a random pixel inside, xy."""
-    ys, xs = np.nonzero(mask)
-    i = int(rng.integers(len(xs)))
-    return np.array([xs[i] + 0.5, ys[i] + 0.5], np.float32)
+    """The centre of a pixel inside, xy: half of the time any, else rather a deep one, as people click."""
+    weights = depth(np.ascontiguousarray(mask)) ** 2 if rng.random() < 0.5 else mask
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    i = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    y, x = divmod(min(i, mask.size - 1), mask.shape[1])
+    return np.array([x + 0.5, y + 0.5], np.float32)
 
 
 def _jittered_box(mask: np.ndarray, rng: Generator) -> np.ndarray:

@@ -14,7 +14,6 @@ from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
 from deocc_engines.networks.text import TextEncoder
 from deocc_training.loop import save
-from deocc_training.segmenter import Grouping
 from deocc_training.unet import Conditioned
 
 __all__ = ["unpack"]
@@ -23,8 +22,7 @@ __all__ = ["unpack"]
 def unpack(folder: Path, runs: Path) -> None:
     """Writes a run for every network of a bundle, and the words; runs that are there already stay.
 
-    The optimiser's moments are gone: they start from nothing, with a warm-up. So does what is not shipped, the
-    segmenter's grouping head.
+    The optimiser's moments are gone: they start from nothing, with a warm-up.
     """
     bundle = Bundle.open(folder)
     bundle.check()
@@ -37,7 +35,7 @@ def unpack(folder: Path, runs: Path) -> None:
         "autoencoder": networks.vae,
         "mask-decoder": networks.mask_decoder,
         "unet": Conditioned(networks.unet, text),
-        "segmenter": Grouping(networks.sam),
+        "segmenter": networks.sam,
     }
     for name, module in modules.items():
         if not (runs / name).exists():

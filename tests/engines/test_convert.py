@@ -21,6 +21,7 @@ from transformers import CLIPTokenizerFast
 
 from benchmarks import published as layouts
 from benchmarks.published import SMALL
+from deocc_engines.batcher import StepBatcher
 from deocc_engines.bundle import Bundle
 from deocc_engines.completion import CompletionOptions
 from deocc_engines.components import Networks, load_networks
@@ -28,7 +29,7 @@ from deocc_engines.convert.assembly import convert_files
 from deocc_engines.convert.base import schedule_of
 from deocc_engines.convert.recipe import SCHEDULERS, ConvertOptions, recipe_of
 from deocc_engines.errors import InvalidBundle
-from deocc_engines.guidance import Guidance, guided
+from deocc_engines.guidance import Guidance
 from deocc_engines.image import Photo
 from deocc_engines.loading import load_deoccluder
 from deocc_engines.networks.unet import Unet
@@ -195,16 +196,17 @@ def test_schedules_are_those_of_diffusers(originals: Published, scheduler: str, 
     noise, condition = torch.randn(1, 4, 8, 8), torch.randn(1, 9, 8, 8)
     text, no_text = torch.randn(1, 12, 32), torch.randn(1, 12, 32)
     with torch.no_grad():
-        ours = sample(
-            guided(unet, Guidance(image=2.0, text=3.0), no_text),
+        run = sample(
             Schedule(schedule["name"], schedule["config"]),
             6,
             noise,
             condition,
             text,
+            guidance=Guidance(image=2.0, text=3.0),
+            no_text=no_text,
             on_step=lambda done, planned, estimate: None,
-            stop=lambda: None,
         )
+        (ours,) = StepBatcher(unet).run([run], 18, stop=lambda: None)
         solver = theirs.from_config(json.loads((originals.folder / "base/scheduler/scheduler_config.json").read_text()))
         solver.set_timesteps(6)
         z = noise * solver.init_noise_sigma

@@ -12,6 +12,9 @@ from types import ModuleType
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deocc_engines.networks.affinity import Affinity
 
 __all__ = ["Sam", "SamConfig"]
 
@@ -30,6 +33,7 @@ class SamConfig:
     prompt_width: int = 256
     decoder_depth: int = 2
     decoder_mlp: int = 2048
+    affinity: int = 0  # channels of `Affinity`; 0: SAM as published
 
 
 @cache
@@ -52,7 +56,11 @@ def _modeling() -> ModuleType:
 
 
 class Sam(nn.Module):
-    """Image encoder, prompt encoder and mask decoder; state-dict names are segment-anything's."""
+    """Image encoder, prompt encoder and mask decoder; state-dict names are segment-anything's.
+
+    With `config.affinity` an `Affinity` joins them: its stem the patches, its priors the mask prompt, its details the
+    mask. The embedding then carries its features too, 4 · affinity channels after SAM's own.
+    """
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -88,16 +96,39 @@ class Sam(nn.Module):
             iou_head_depth=3,
             iou_head_hidden_dim=256,
         )
+        if config.affinity:
+            self.affinity = Affinity(config.patch, config.width, config.prompt_width, config.affinity)
 
     @property
     def grid(self) -> int:
         """Tokens along each side of the embedding."""
         return self.config.image_size // self.config.patch
 
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the embedding."""
+        return self.config.prompt_width + 4 * self.config.affinity
+
     def encode(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
         """Normalised, padded images to their embeddings."""
+        if self.config.affinity:
+            return self._encode_both(image)
         embedding: Tensor = self.image_encoder(image)
         return embedding
+
+    def fine(self, embedding: Float[Tensor, "b d g g"]) -> Float[Tensor, "b c f f"]:
+        """The affinity's part of an embedding, f = 2 g."""
+        return F.pixel_shuffle(embedding[:, self.config.prompt_width :], 2)
+
+    def _encode_both(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
+        # ImageEncoderViT.forward with the stem's word added to its patches.
+        encoder, affinity = self.image_encoder, self.affinity
+        stem = affinity.stem(image)
+        tokens = encoder.patch_embed(image) + affinity.tokens(stem).permute(0, 2, 3, 1) + encoder.pos_embed
+        for block in encoder.blocks:
+            tokens = block(tokens)
+        embedding = encoder.neck(tokens.permute(0, 3, 1, 2))
+        return torch.cat([embedding, F.pixel_unshuffle(affinity.fine(stem, embedding), 2)], dim=1)
 
     def decode(
         self,
@@ -118,6 +149,13 @@ class Sam(nn.Module):
         """
         encoder = self.prompt_encoder
         sparse = self._embed_points(coordinates, labels)
+        if self.config.affinity:
+            fine = self.fine(embedding)
+            mask = mask * has_mask.reshape(-1, 1, 1, 1) + self.affinity.prior(fine, coordinates, labels)
+            dense, detail = encoder.mask_downscaling(mask), self.affinity.detail(fine)
+            embedding = embedding[:, : self.config.prompt_width]
+            masks, scores = self._predict(embedding, encoder.get_dense_pe(), sparse, dense, detail)
+            return masks + mask, scores  # the decoder corrects what the prompt suggests
         given = encoder.mask_downscaling(mask)
         none = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand_as(given)
         dense = torch.where(has_mask.reshape(-1, 1, 1, 1) > 0, given, none)
@@ -143,6 +181,7 @@ class Sam(nn.Module):
         place: Float[Tensor, "1 d g g"],
         sparse: Float[Tensor, "b n d"],
         dense: Float[Tensor, "b d g g"],
+        detail: Float[Tensor, "b c l l"] | None = None,
     ) -> tuple[Float[Tensor, "b 4 l l"], Float[Tensor, "b 4"]]:
         # MaskDecoder.predict_masks repeats one image for many prompts; here every row has its own image.
         decoder = self.mask_decoder
@@ -152,6 +191,8 @@ class Sam(nn.Module):
         b, d, g, _ = source.shape
         answers, source = decoder.transformer(source, place.expand(b, -1, -1, -1), tokens)
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(b, d, g, g))
+        if detail is not None:
+            upscaled = upscaled + detail
         weights = torch.stack(
             [mlp(answers[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
         )
