@@ -40,7 +40,7 @@ def in_process() -> Completion:
 
 async def test_same_bytes_in_process_and_served_alone_and_beside_seven_others() -> None:
     expected = await asyncio.to_thread(in_process)
-    settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
+    settings = Settings.read({}, http_port=0, grpc_port=0, metrics_port=0, drain_seconds=1)
     async with (
         LocalHost(settings, bundle_loader(settings)) as host,
         AsyncClient(f"http://127.0.0.1:{host.http_port}") as http,

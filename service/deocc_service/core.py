@@ -11,6 +11,7 @@ from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.completion import preset_of
 from deocc_engines.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, Unavailable
 from deocc_engines.image import decode_image
+from deocc_service.auth import Guard
 from deocc_service.calls import note, under_licence
 from deocc_service.engine import Engine
 from deocc_service.images import ImageStore
@@ -29,7 +30,8 @@ class Core:
         self.settings = settings
         self.engine = engine  # None: still loading
         self.draining = False
-        self._images = ImageStore(settings.image_ttl, settings.image_bytes)
+        self.guard = Guard.of(settings.api_keys_file)
+        self._images = ImageStore(settings.image_ttl, settings.image_bytes, settings.image_dir)
 
     async def ready(self) -> bool:
         """True when a request would be answered."""
@@ -46,7 +48,7 @@ class Core:
         encoded = bytes(content)
         photo = await asyncio.to_thread(decode_image, encoded, limits, field="content")
         return pb.UploadImageResponse(
-            image_id=self._images.put(encoded),
+            image_id=await asyncio.to_thread(self._images.put, encoded),
             size=size_to_wire(photo.width, photo.height),
             expires_in_seconds=int(self._images.ttl),
         )
@@ -56,10 +58,11 @@ class Core:
         engine = await self._engine(request.engine_id)
         _check_time(left)
         check_enums(request.mask_encoding)
-        content = self._content(request.image)
+        content = await self._content(request.image)
         bare = pb.SegmentRequest(prompt=request.prompt, mask_encoding=request.mask_encoding)
         response = await engine.segment(content, bare, left)
-        self._keep(request.image)
+        await self._keep(request.image)
+        _note_seconds(response.timings)
         return response
 
     async def complete(self, request: pb.CompleteRequest, left: float | None = None) -> pb.CompleteResponse:
@@ -99,11 +102,12 @@ class Core:
         note(seed=bare.options.seed)
         options_from_wire(bare, self.settings.limits)  # refused here, before anything is moved or waits
         preset_of((await engine.info()).presets, bare.options.preset)
-        content = self._content(request.image)
+        content = await self._content(request.image)
         async with aclosing(engine.complete(content, bare, events=events, left=left)) as messages:
             async for message in messages:
                 if message.HasField("result"):
-                    self._keep(request.image)
+                    await self._keep(request.image)
+                    _note_seconds(message.result.timings)
                 yield message
 
     async def _engine(self, engine_id: str) -> Engine:
@@ -116,18 +120,22 @@ class Core:
         under_licence(info.licence, commercial_use=info.commercial_use)
         return self.engine
 
-    def _content(self, image: pb.ImageSource) -> bytes:
+    async def _content(self, image: pb.ImageSource) -> bytes:
         match image.WhichOneof("source"):
             case "image_id":
-                return self._images.get(image.image_id)
+                return await asyncio.to_thread(self._images.get, image.image_id)
             case "content":
                 return image.content
         raise InvalidInput("give an image: its content, or the image_id of an upload", field="image")
 
-    def _keep(self, image: pb.ImageSource) -> None:
+    async def _keep(self, image: pb.ImageSource) -> None:
         # The answer names the image by its id, so the id must work in the next call.
         if image.WhichOneof("source") == "content":
-            self._images.put(image.content)
+            await asyncio.to_thread(self._images.note, image.content)
+
+
+def _note_seconds(timings: pb.Timings) -> None:
+    note(seconds={stage: round(value, 4) for stage, value in timings.seconds.items()})
 
 
 def _check_time(left: float | None) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from deocc.v1 import deocclusion_pb2 as pb
-from deocc_engines.completion import Completion, CompletionOptions, Event, ModalMask, Progress, Stage
+from deocc_engines.completion import Event, Progress, Stage
 from deocc_engines.errors import Cancelled, DeadlineExceeded
-from deocc_engines.image import Photo
+from deocc_service import metrics
+from deocc_service.admission import Admission, Place
 from deocc_service.photos import PhotoCache
 from deocc_service.settings import Settings
 from deocc_service.slots import Slots
@@ -27,12 +28,16 @@ from deocc_service.wire import (
 )
 
 if TYPE_CHECKING:
+    from deocc_engines.batcher import StepBatcher
     from deocc_engines.bundle import EngineInfo
     from deocc_engines.deoccluder import Deoccluder
 
 __all__ = ["Engine", "Load", "LocalEngine", "bundle_loader"]
 
 Load = Callable[[], "tuple[Deoccluder, EngineInfo]"]
+
+
+GAUGE_SECONDS = 5.0
 
 
 class Engine(Protocol):
@@ -87,9 +92,48 @@ class LocalEngine:
         self._deoccluder = replace(deoccluder, limits=settings.limits)
         self._limits = settings.limits
         self._photos = PhotoCache(settings.limits)
-        self._completions = Slots("complete", settings.slots, settings.queue)
+        batcher = self._deoccluder.completer.batcher
+        self._admission = Admission(batcher, settings.queue, settings.queue_bytes)
+        # A completion holds a thread from its decoding to its encoding; the batcher decides whose step comes next.
+        self._completions = Slots("complete", settings.queue, 0)
+        self._preparing = threading.Semaphore(settings.slots)  # decoding and segmenting, which fill a core each
         # Their own threads: a click does not wait behind seconds of diffusion.
         self._segmentations = Slots("segment", settings.segment_slots, settings.segment_queue)
+        self._closed = threading.Event()
+        self._measure(batcher)
+
+    def _measure(self, batcher: StepBatcher) -> None:
+        def on_step(seconds: float, rows: int) -> None:
+            metrics.STEP_SECONDS.observe(seconds)
+            metrics.BATCH_ROWS.observe(rows)
+            metrics.BACKLOG_SECONDS.set(self._admission.backlog_seconds)
+
+        def on_lookup(there: bool) -> None:
+            (metrics.CACHE_HITS if there else metrics.CACHE_MISSES).add()
+
+        batcher.on_step = on_step
+        self._deoccluder.embeddings.on_lookup = on_lookup
+        threading.Thread(target=self._gauge_always, name="gauges", daemon=True).start()
+
+    def _gauge_always(self) -> None:
+        # Ray forgets a gauge that is not set for a while.
+        self._gauge()
+        while not self._closed.wait(GAUGE_SECONDS):
+            self._gauge()
+
+    def _gauge(self) -> None:
+        metrics.QUEUE_DEPTH.set(self._admission.jobs, kind="complete")
+        metrics.QUEUE_DEPTH.set(self._segmentations.jobs, kind="segment")
+        metrics.BACKLOG_SECONDS.set(self._admission.backlog_seconds)
+        metrics.CACHE_BYTES.set(self._deoccluder.embeddings.nbytes)
+        runtime = dict(self._info.runtimes).get("denoise", "unknown")
+        metrics.ENGINE_INFO.set(1, engine=self._info.engine_id, runtime=runtime)
+        metrics.measure_memory()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """What all accepted work still takes, as measured lately."""
+        return self._admission.backlog_seconds + self._segmentations.backlog_seconds
 
     @property
     def running(self) -> int:
@@ -139,10 +183,23 @@ class LocalEngine:
                 loop.call_soon_threadsafe(messages.put_nowait, writer.event(event))
 
         def work() -> pb.CompleteResponse:
-            return self._complete(content, request, modal, writer, on_event, stop)
+            return self._complete(content, request, modal, writer, on_event, stop, place)
 
-        future = await self._completions.start(work, left)
-        future.add_done_callback(lambda _: messages.put_nowait(None))
+        options = options_from_wire(request, self._limits)
+        place = self._admission.admit(self._deoccluder.completer.rows(options), options.num_samples, len(content), left)
+        try:
+            future = await self._completions.start(work, left)
+        except BaseException:
+            place.leave()
+            raise
+
+        # Which may be a step after its caller went away.
+        def ended(_: object) -> None:
+            place.leave()
+            self._gauge()
+            messages.put_nowait(None)
+
+        future.add_done_callback(ended)
         try:
             while (message := await messages.get()) is not None:
                 yield message
@@ -152,6 +209,8 @@ class LocalEngine:
 
     def close(self) -> None:
         """Accepts no work any more."""
+        self._closed.set()
+        self._deoccluder.completer.batcher.close()
         self._completions.close()
         self._segmentations.close()
 
@@ -166,6 +225,7 @@ class LocalEngine:
         candidates = [modal_to_wire(candidate, request.mask_encoding) for candidate in found]
         seconds = {"decode": decoded - started, "segment": segmented - decoded}
         seconds["encode"] = time.perf_counter() - segmented
+        self._staged(seconds)
         return pb.SegmentResponse(
             candidates=candidates,
             image_id=photo.image_id,
@@ -182,38 +242,42 @@ class LocalEngine:
         writer: ResultWriter,
         on_event: Callable[[Event], None],
         stop: Stop,
+        place: Place,
     ) -> pb.CompleteResponse:
-        stop()
-        started = time.perf_counter()
         options = options_from_wire(request, self._limits)
-        photo = self._photos.decode(content)
-        decoded = time.perf_counter()
-        if modal is None:
-            prompt = prompt_from_wire(request.prompt, photo.width, photo.height)
-            completion = self._deoccluder.complete(photo, prompt, options, on_event=on_event, stop=stop)
-        else:
-            given = modal_from_wire(modal, photo.width, photo.height)
-            completion = self._complete_modal(photo, given, options, on_event, stop)
+        waiting = time.perf_counter()
+        with self._preparing:
+            stop()
+            started = time.perf_counter()
+            photo = self._photos.decode(content)
+            decoded = time.perf_counter()
+            stop()
+            if modal is None:
+                prompt = prompt_from_wire(request.prompt, photo.width, photo.height)
+                seen = self._deoccluder.modal_mask(photo, prompt)
+            else:  # another replica has segmented
+                seen = modal_from_wire(modal, photo.width, photo.height)
+            segmented = time.perf_counter()
+        on_event(seen)
+        on_event(Progress(Stage.SEGMENT, 0, 1, 1, 0.0))
+        place.begin()
+        completion = self._deoccluder.completer.complete(photo.pixels, seen, options, on_event=on_event, stop=stop)
         completed = time.perf_counter()
         result = writer.result(completion)
         result.image_id = photo.image_id
         result.size.CopyFrom(size_to_wire(photo.width, photo.height))
         result.engine_id = self._info.engine_id
-        result.timings.seconds["decode"] = decoded - started
-        result.timings.seconds["encode"] = time.perf_counter() - completed
+        seconds = {"wait": started - waiting, "decode": decoded - started}
+        if modal is None:
+            seconds["segment"] = segmented - decoded
+        result.timings.seconds.update({**seconds, "encode": time.perf_counter() - completed})
+        self._staged(result.timings.seconds)
         return result
 
-    def _complete_modal(
-        self,
-        photo: Photo,
-        modal: ModalMask,
-        options: CompletionOptions,
-        on_event: Callable[[Event], None],
-        stop: Stop,
-    ) -> Completion:
-        on_event(modal)
-        on_event(Progress(Stage.SEGMENT, 0, 1, 1, 0.0))
-        return self._deoccluder.completer.complete(photo.pixels, modal, options, on_event=on_event, stop=stop)
+    def _staged(self, seconds: Mapping[str, float]) -> None:
+        for stage, value in seconds.items():
+            metrics.STAGE_SECONDS.observe(value, stage=stage)
+        self._gauge()
 
 
 def bundle_loader(settings: Settings) -> Load:

@@ -20,6 +20,7 @@ from deocc_engines.errors import (
     NotFound,
     Overloaded,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     UnsupportedMedia,
 )
@@ -42,6 +43,7 @@ STATUS: dict[type[DeoccError], Status] = {
     InvalidInput: Status(grpc.StatusCode.INVALID_ARGUMENT, 400, "The request is wrong"),
     TooLarge: Status(grpc.StatusCode.INVALID_ARGUMENT, 413, "Over a limit"),
     UnsupportedMedia: Status(grpc.StatusCode.INVALID_ARGUMENT, 415, "Unsupported media type"),
+    Unauthenticated: Status(grpc.StatusCode.UNAUTHENTICATED, 401, "A key is needed"),
     NotFound: Status(grpc.StatusCode.NOT_FOUND, 404, "Not found"),
     Overloaded: Status(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "No room now"),
     DeadlineExceeded: Status(grpc.StatusCode.DEADLINE_EXCEEDED, 504, "Out of time"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -16,10 +17,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deocc.v1 import deocclusion_pb2 as pb
-from deocc_engines.errors import Cancelled, DeoccError, InvalidInput, UnsupportedMedia
+from deocc_engines.errors import (
+    Cancelled,
+    DeoccError,
+    InvalidInput,
+    RateLimited,
+    Unauthenticated,
+    UnsupportedMedia,
+)
 from deocc_service import openapi
+from deocc_service.auth import Guard
 from deocc_service.body import chunks, media_type, message_from, uploaded
-from deocc_service.calls import Call
+from deocc_service.calls import Call, note
 from deocc_service.core import Core
 from deocc_service.errors import public, reason_type, retry_after, status_of, to_problem
 from deocc_service.page import add_page
@@ -37,6 +46,18 @@ from deocc_service.replies import (
 
 __all__ = ["build_http"]
 
+HEALTH = ("/livez", "/readyz")
+POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    b"font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+DOCS_POLICY = POLICY.replace(b"'self';", b"'self' 'unsafe-inline';", 2)  # Swagger's page starts itself inline
+SECURE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 PROBLEM = "application/problem+json"
 TIMEOUT = "x-deocc-timeout"
@@ -108,6 +129,8 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
 
     add_page(app)
     _add_errors(app)
+    app.add_middleware(Gate, guard=core.guard)
+    app.add_middleware(SecureHeaders)
     app.add_middleware(Calls, name_requests=name_requests)
     return app
 
@@ -137,8 +160,8 @@ class Calls:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        call = Call("http", f"{scope['method']} {scope['path']}", given)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        call = Call("http", f"{scope['method']} {scope['path']}", headers)
         scope["deocc.call"] = call
         status = 0
 
@@ -153,8 +176,50 @@ class Calls:
 
         try:
             await self._app(scope, receive, send_with_terms)
+        except asyncio.CancelledError as error:  # Serve does that when the caller leaves
+            call.failed(error)
+            raise
         finally:
+            call.count(status)
             call.log(status)
+
+
+class Gate:
+    """Asks for a key before anything of a request is read; health is for everybody."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._guard.open or scope["path"] in HEALTH:
+            await self._app(scope, receive, send)
+            return
+        authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        try:
+            with self._guard.admitted(authorization) as name:
+                note(key=name)
+                await self._app(scope, receive, send)
+        except (Unauthenticated, RateLimited) as error:
+            scope["deocc.call"].failed(error)
+            await _problem(error, scope["deocc.call"].request_id)(scope, receive, send)
+
+
+class SecureHeaders:
+    """The page loads nothing from elsewhere, is framed by nobody, and leaks no addresses."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = DOCS_POLICY if scope["path"].startswith("/docs") else POLICY
+                headers = [*message["headers"], (b"content-security-policy", policy), *SECURE]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_secured if scope["type"] == "http" else send)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -213,4 +278,6 @@ class Unforeseen:
 def _problem(error: DeoccError, request_id: str) -> Response:
     seconds = retry_after(error)
     headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    if isinstance(error, Unauthenticated):  # "Basic" makes browsers ask, so that the page works too
+        headers["WWW-Authenticate"] = 'Bearer, Basic realm="deocc: any name, and an API key for password"'
     return JSONResponse(to_problem(error, request_id), status_of(error).http, headers, PROBLEM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,11 +15,15 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
+from deocc_service import metrics, tracing
 from deocc_service.core import Core
 from deocc_service.engine import Load, LocalEngine
+from deocc_service.gate import Gate
 from deocc_service.http import build_http
 from deocc_service.servicer import SERVICE, Servicer
 from deocc_service.settings import Settings
+from deocc_service.tls import credentials, uvicorn_options
+from deocc_service.traced import TracedEngine
 from deocc_service.warmup import warm_up
 
 __all__ = ["LocalHost"]
@@ -28,7 +33,7 @@ class LocalHost:
     """Listens at once, loads, then says that it is ready. `async with` it.
 
     Attributes:
-        http_port, grpc_port: those bound, which matters when the settings say 0.
+        http_port, grpc_port, metrics_port: those bound, which matters when the settings say 0.
     """
 
     def __init__(self, settings: Settings, load: Load) -> None:
@@ -37,10 +42,17 @@ class LocalHost:
         self._core = Core(settings)
         self.http_port = settings.http_port
         self.grpc_port = settings.grpc_port
+        self.metrics_port: int | None = None
+        self._end_metrics: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
+        self._tracing = tracing.configure(self._settings.otlp_endpoint)
         self._socket = _listen(self._settings.http_host, self._settings.http_port)
         self.http_port = self._socket.getsockname()[1]
+        if self._settings.metrics_port is not None:
+            self.metrics_port, self._end_metrics = metrics.expose(
+                self._settings.metrics_host, self._settings.metrics_port
+            )
         await self._start_grpc()
         self._start_http()
         try:
@@ -49,7 +61,7 @@ class LocalHost:
         except BaseException:
             await self._stop_servers(0)
             raise
-        self._core.engine = engine
+        self._core.engine = TracedEngine(engine)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return self
 
@@ -59,15 +71,17 @@ class LocalHost:
         self._core.draining = True
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._stop_servers(self._settings.drain_seconds)
-        if isinstance(self._core.engine, LocalEngine):
+        if isinstance(self._core.engine, TracedEngine):
             self._core.engine.close()
+        if self._tracing:  # another host of this process may have begun it
+            await asyncio.to_thread(tracing.close)
 
     async def _start_grpc(self) -> None:
         limit = self._settings.max_body
         options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
         # Without this a second server would silently share the port.
         options.append(("grpc.so_reuseport", 0))
-        self._grpc = grpc.aio.server(options=options)
+        self._grpc = grpc.aio.server(options=options, interceptors=(Gate(self._core.guard),))
         pb_grpc.add_DeocclusionServiceServicer_to_server(Servicer(self._core), self._grpc)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -75,7 +89,11 @@ class LocalHost:
             (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), self._grpc
         )
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.grpc_port = self._grpc.add_insecure_port(f"{self._settings.grpc_host}:{self._settings.grpc_port}")
+        address = f"{self._settings.grpc_host}:{self._settings.grpc_port}"
+        if self._settings.tls:
+            self.grpc_port = self._grpc.add_secure_port(address, credentials(self._settings))
+        else:
+            self.grpc_port = self._grpc.add_insecure_port(address)
         await self._grpc.start()
 
     def _start_http(self) -> None:
@@ -84,12 +102,14 @@ class LocalHost:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=int(self._settings.drain_seconds),
+            **uvicorn_options(self._settings),
         )
         self._http = uvicorn.Server(config)
         # Server.serve would take over the signals, which belong to whoever runs the host.
         self._serving = asyncio.create_task(self._http._serve([self._socket]))
 
     async def _stop_servers(self, grace: float) -> None:
+        self._end_metrics()
         self._http.should_exit = True
         await asyncio.gather(self._grpc.stop(grace), self._serving)
 

@@ -27,7 +27,7 @@ def serve(settings: Settings | None = None, local: bool = False, load: Load | No
     """
     settings = settings or Settings.read()
     load = load or bundle_loader(settings)
-    configure_log()
+    configure_log(settings.log_format)
     if local:
         asyncio.run(_serve_local(settings, load))
     else:
@@ -59,7 +59,7 @@ def _serve_ray(settings: Settings, load: Load) -> None:
 
 
 def _announce(settings: Settings, http_port: int, grpc_port: int) -> None:
-    page = f"http://{_name(settings.http_host)}:{http_port}"
+    page = f"{'https' if settings.tls else 'http'}://{_name(settings.http_host)}:{http_port}"
     lines = [
         f"deocc is ready: {page}/  (gRPC on {_name(settings.grpc_host)}:{grpc_port}, API at {page}/docs)",
         "Try it:",

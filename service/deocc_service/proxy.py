@@ -8,10 +8,12 @@ tests say when it changes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
@@ -23,20 +25,23 @@ from deocc_engines.errors import (
     EngineFailure,
     InvalidInput,
     Overloaded,
+    RateLimited,
     TooLarge,
+    Unauthenticated,
     Unavailable,
 )
-from deocc_service.calls import Call, configure_log
-from deocc_service.errors import public, rpc_status, status_of
-from deocc_service.servicer import REMAINING, REQUEST_ID, SERVICE
+from deocc_service import metrics
+from deocc_service.auth import Guard
+from deocc_service.calls import configure_log
+from deocc_service.gate import DETAILS, HEALTH, metadata_of, refuse
+from deocc_service.servicer import KEY, REMAINING, SERVICE
 from deocc_service.settings import Settings
+from deocc_service.tls import credentials
 
 __all__ = ["APP", "install"]
 
 APP = "deocc"  # the Serve application
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 PROBE_SECONDS = 1.0
-DETAILS = "grpc-status-details-bin"
 LOOPBACK = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.", "ipv6:%5B::ffff:127.", "unix:")
 
 SERVE_ERRORS = {
@@ -44,6 +49,8 @@ SERVE_ERRORS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded("the time that the caller gave is over"),
     grpc.StatusCode.CANCELLED: Cancelled("the request was cancelled"),
     grpc.StatusCode.UNAVAILABLE: Unavailable("the service is not ready"),
+    # The edge never raises: it died, and another one is being started.
+    grpc.StatusCode.INTERNAL: Unavailable("a part of the service was lost; the same request may be sent again"),
     grpc.StatusCode.NOT_FOUND: Unavailable(
         "the service is not ready"
     ),  # the application is not deployed yet, or no more
@@ -52,15 +59,38 @@ SERVE_ERRORS = {
 
 def install(servicer: Any, server: Any) -> None:
     """Registers our service and health at a proxy's server."""
-    configure_log()
     settings = Settings.handed_down()
+    configure_log(settings.log_format)
+    metrics.on_ray(replica=False)
     server.service_handler_factory = _guarded(server.service_handler_factory, settings)
+    server._override_method_handler = _tolerant(server._override_method_handler)
     pb_grpc.add_DeocclusionServiceServicer_to_server(servicer, server)
     server.add_passthrough_service(HEALTH)
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.tls:
+        port = server.add_secure_port(f"{settings.grpc_host}:{settings.grpc_port}", credentials(settings))
+        if port == 0:
+            raise OSError(f"port {settings.grpc_port} is taken")
     # The reference keeps the task alive as long as the server.
     server.deocc_health_probe = asyncio.get_running_loop().create_task(_probe(health))
+
+
+def _tolerant(override: Callable[..., Any]) -> Callable[..., Any]:
+    """Handlers that are given None for a message that cannot be read, and an empty one in a stream of them."""
+
+    def overridden(service_method: str, handler: Any) -> Any:
+        read = handler.request_deserializer
+
+        def reading(raw: bytes) -> Any:
+            try:
+                return read(raw)
+            except DecodeError:
+                return read(b"") if handler.request_streaming else None
+
+        return override(service_method, handler)._replace(request_deserializer=reading)
+
+    return overridden
 
 
 async def _probe(health: health_aio.HealthServicer) -> None:
@@ -81,50 +111,72 @@ async def _probe(health: health_aio.HealthServicer) -> None:
 
 
 class _Context:
-    """The proxy's context with one more line of metadata: the seconds that are left."""
+    """The proxy's context with more metadata: the seconds that are left, and the name of the caller's key."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any, key: str | None) -> None:
+        self._inner, self._key = inner, key
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def invocation_metadata(self) -> tuple[tuple[str, Any], ...]:
-        kept = tuple((key, value) for key, value in self._inner.invocation_metadata() or () if key != REMAINING)
+        # What only we may say is dropped, and so is the key itself, which nobody behind here needs.
+        ours = (REMAINING, KEY, "authorization")
+        kept = tuple((key, value) for key, value in self._inner.invocation_metadata() or () if key not in ours)
         remaining = self._inner.time_remaining()
-        return kept if remaining is None else (*kept, (REMAINING, f"{remaining:.6f}"))
+        told = () if remaining is None else ((REMAINING, f"{remaining:.6f}"),)
+        return (*kept, *told, *(() if self._key is None else ((KEY, self._key),)))
 
 
 def _guarded(factory: Callable[..., Any], settings: Settings) -> Callable[..., Any]:
     local_only = settings.grpc_host in ("127.0.0.1", "::1", "localhost")
+    guard = Guard.of(settings.api_keys_file)
 
     def refusal(request: Any, context: Any) -> DeoccError | None:
-        # Serve binds every interface, whatever it is told.
+        # Serve binds every interface, whatever it is told, and always in clear.
         if local_only and not context.peer().startswith(LOOPBACK):
-            return InvalidInput("this service answers on the loopback only")
+            return Unauthenticated("this service answers on the loopback only")
+        if settings.tls and context.auth_context().get("transport_security_type") != [b"ssl"]:
+            return Unauthenticated("this service answers over TLS only")
+        if request is None:
+            return InvalidInput("the message cannot be read")
         if hasattr(request, "ByteSize") and request.ByteSize() > settings.max_body:
             return TooLarge(f"at most {settings.max_body} bytes are accepted")
         return None
+
+    @contextmanager
+    def admitted(request: Any, context: Any) -> Iterator[_Context | None]:
+        """The context to go on with; None if the call was refused."""
+        if (refused := refusal(request, context)) is not None:
+            refuse(context, refused)
+            yield None
+            return
+        try:
+            with guard.admitted(metadata_of(context.invocation_metadata()).get("authorization")) as name:
+                yield _Context(context, name)
+        except (Unauthenticated, RateLimited) as error:
+            refuse(context, error)
+            yield None
 
     def guarded(service_method: str, streaming_type: Any) -> Callable[..., Any]:
         inner = factory(service_method=service_method, streaming_type=streaming_type)
 
         async def unary(request: Any, context: Any) -> bytes:
-            if (refused := refusal(request, context)) is not None:
-                _refuse(context, refused)
-                return b""
-            response: bytes = await inner(request, _Context(context))
-            _translate(context)
-            return response
+            with admitted(request, context) as own:
+                if own is None:
+                    return b""
+                response: bytes = await inner(request, own)
+                _translate(context)
+                return response
 
         async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
-            if (refused := refusal(request, context)) is not None:
-                _refuse(context, refused)
-                return
-            async for message in inner(request, _Context(context)):
-                if message:  # the empty one only carried the status out of the replica
-                    yield message
-            _translate(context)
+            with admitted(request, context) as own:
+                if own is None:
+                    return
+                async for message in inner(request, own):
+                    if message:  # the empty one only carried the status out of the replica
+                        yield message
+                _translate(context)
 
         return stream if streaming_type.name.endswith("_STREAM") else unary
 
@@ -136,17 +188,5 @@ def _translate(context: Any) -> None:
     if context.code() in (None, grpc.StatusCode.OK):
         return
     if all(key != DETAILS for key, _ in context.trailing_metadata() or ()):
-        _refuse(context, SERVE_ERRORS.get(context.code(), EngineFailure("Serve failed")))
-
-
-def _refuse(context: Any, error: DeoccError) -> None:
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    call = Call("grpc", "proxy", metadata.get(REQUEST_ID))
-    shown = public(error)
-    status = status_of(shown)
-    context.set_code(status.code)
-    context.set_details(shown.message)
-    details = rpc_status(shown, call.request_id).SerializeToString()
-    context.set_trailing_metadata(((REQUEST_ID, call.request_id), (DETAILS, details)))
-    call.failed(error)
-    call.log(status.code.name)
+        error = SERVE_ERRORS.get(context.code(), EngineFailure("Serve failed"))
+        refuse(context, error, counted=not isinstance(error, Cancelled))  # the edge has counted that

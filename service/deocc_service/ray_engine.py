@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.errors import Cancelled, DeoccError, EngineFailure, Overloaded, Unavailable
+from deocc_service import metrics, tracing
+from deocc_service.calls import note
 from deocc_service.engine import Load, LocalEngine
+from deocc_service.scaling import BACKLOG
 from deocc_service.settings import Settings
+from deocc_service.traced import TracedEngine
 
 if TYPE_CHECKING:
     from deocc_engines.bundle import EngineInfo
@@ -27,18 +31,26 @@ class ModelReplica:
     """
 
     def __init__(self, load: Load, settings: Settings) -> None:
+        metrics.on_ray(replica=True)
+        tracing.configure(settings.otlp_endpoint)
         self._engine = LocalEngine(load, settings)
+        self._traced = TracedEngine(self._engine)
 
     async def info(self) -> EngineInfo:
         """The engine that was loaded."""
         return await self._engine.info()
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Ray Serve; see `BacklogPolicy`."""
+        return {BACKLOG: self._engine.backlog_seconds}
+
     async def segment(
-        self, content: bytes, request: pb.SegmentRequest, left: float | None
+        self, content: bytes, request: pb.SegmentRequest, left: float | None, trace: tracing.Trace
     ) -> pb.SegmentResponse | DeoccError:
         """See Engine."""
+        tracing.follow(trace)
         try:
-            return await self._engine.segment(content, request, left)
+            return await self._traced.segment(content, request, left)
         except Exception as error:
             return _as_value(error)
 
@@ -49,10 +61,12 @@ class ModelReplica:
         events: bool,
         left: float | None,
         modal: pb.ModalMask | None,
+        trace: tracing.Trace,
     ) -> AsyncGenerator[pb.CompleteStreamResponse | DeoccError, None]:
         """See LocalEngine."""
+        tracing.follow(trace)
         try:
-            work = self._engine.complete(content, request, events=events, left=left, modal=modal)
+            work = self._traced.complete(content, request, events=events, left=left, modal=modal)
             async with aclosing(work) as messages:
                 async for message in messages:
                     yield message
@@ -100,8 +114,35 @@ class RayEngine:
 
     async def segment(self, content: bytes, request: pb.SegmentRequest, left: float | None) -> pb.SegmentResponse:
         """See Engine."""
+        ends = _end(left)
+        try:
+            return await self._segment(content, request, left)
+        except ReplicaLost:
+            _begun_again()
+            return await self._segment(content, request, _left(ends))
+
+    async def complete(
+        self, content: bytes, request: pb.CompleteStreamRequest, *, events: bool, left: float | None
+    ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
+        """See Engine. The modal mask travels between the replicas as run lengths.
+
+        When the replica dies the work is begun again on another, once: the seed is known, so the bytes are the same.
+        """
+        ends = _end(left)
+        for chance in (1, 0):
+            try:
+                async with aclosing(self._complete(content, request, events, _left(ends))) as messages:
+                    async for message in messages:
+                        yield message
+                return
+            except ReplicaLost:
+                if not chance:
+                    raise
+                _begun_again()
+
+    async def _segment(self, content: bytes, request: pb.SegmentRequest, left: float | None) -> pb.SegmentResponse:
         with _ray_errors():
-            response = self._segmenter.segment.remote(content, request, left)
+            response = self._segmenter.segment.remote(content, request, left, tracing.current())
             try:
                 result = await response
             except asyncio.CancelledError:
@@ -112,10 +153,9 @@ class RayEngine:
         assert isinstance(result, pb.SegmentResponse)
         return result
 
-    async def complete(
-        self, content: bytes, request: pb.CompleteStreamRequest, *, events: bool, left: float | None
+    async def _complete(
+        self, content: bytes, request: pb.CompleteStreamRequest, events: bool, left: float | None
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
-        """See Engine. The modal mask travels between the replicas as run lengths."""
         started = time.monotonic()
         modal: pb.ModalMask | None = None
         if not self._fused and not request.prompt.HasField("mask"):
@@ -124,7 +164,8 @@ class RayEngine:
         spent = time.monotonic() - started
         remaining = None if left is None else left - spent
         with _ray_errors():
-            messages = self._completer.options(stream=True).complete.remote(content, request, events, remaining, modal)
+            completer = self._completer.options(stream=True)
+            messages = completer.complete.remote(content, request, events, remaining, modal, tracing.current())
             try:
                 async for message in messages:
                     if isinstance(message, DeoccError):
@@ -134,6 +175,23 @@ class RayEngine:
                     yield message
             finally:
                 messages.cancel()
+
+
+class ReplicaLost(Unavailable):
+    """The process that did the work is gone."""
+
+
+def _begun_again() -> None:
+    note(begun_again=True)
+    metrics.RETRIES.add()
+
+
+def _end(left: float | None) -> float | None:
+    return None if left is None else time.monotonic() + left
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else end - time.monotonic()
 
 
 @contextmanager
@@ -151,6 +209,6 @@ def _ray_errors() -> Iterator[None]:
     except BackPressureError as error:
         raise Overloaded("no room now; try again later") from error
     except (RayActorError, DeploymentUnavailableError) as error:
-        raise Unavailable("a model was lost and is being started again") from error
+        raise ReplicaLost("a model was lost and is being started again") from error
     except RayError as error:
         raise EngineFailure("a replica failed") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deocc.errors import InvalidOption
 from deocc_engines.errors import DeoccError
 from deocc_service.inprocess import client_error, read_settings
 from deocc_service.main import serve
@@ -24,5 +25,7 @@ def run(*, local: bool, **settings: object) -> None:
     chosen = read_settings(**settings)
     try:
         serve(chosen, local=local)
+    except ValueError as error:  # settings that do not go together, or a wrong file of keys
+        raise InvalidOption(f"the settings are wrong: {error}") from error
     except DeoccError as error:
         raise client_error(error) from error

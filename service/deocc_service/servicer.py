@@ -12,16 +12,17 @@ import grpc
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
-from deocc_service.calls import Call
+from deocc_service.calls import Call, caller
 from deocc_service.core import Core
 from deocc_service.errors import public, rpc_status, status_of
+from deocc_service.gate import DETAILS, REQUEST_ID, metadata_of
 
-__all__ = ["REMAINING", "Context", "Servicer"]
+__all__ = ["KEY", "REMAINING", "Context", "Servicer"]
 
 SERVICE = "deocc.v1.DeocclusionService"
-REQUEST_ID = "x-request-id"
 # Ray Serve hides the deadline from replicas; the hook in its proxy passes the seconds left in this metadata.
 REMAINING = "deocc-remaining-seconds"
+KEY = "deocc-key"  # from there too: the name of the key that the caller sent
 
 
 class Context(Protocol):
@@ -42,8 +43,10 @@ class Boundary:
 
     def __init__(self, method: str, context: Context) -> None:
         self._context = context
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        self._call = Call("grpc", method, metadata.get(REQUEST_ID))
+        metadata = metadata_of(context.invocation_metadata())
+        if KEY in metadata and not hasattr(context, "time_remaining"):
+            caller.set(metadata[KEY])
+        self._call = Call("grpc", method, metadata)
         self.left = _left(context, metadata)
 
     async def __aenter__(self) -> Self:
@@ -55,9 +58,11 @@ class Boundary:
     ) -> bool:
         if error is None:
             self.tell_terms()
+            self._call.count("OK")
             self._call.log("OK")
             return False
         if isinstance(error, GeneratorExit | asyncio.CancelledError):
+            self._call.count("CANCELLED")
             self._call.log("CANCELLED")
             return False
         shown = public(error)
@@ -65,8 +70,9 @@ class Boundary:
         self._context.set_code(status.code)
         self._context.set_details(shown.message)
         details = rpc_status(shown, self._call.request_id).SerializeToString()
-        self._trail([("grpc-status-details-bin", details)])
+        self._trail([(DETAILS, details)])
         self._call.failed(error)
+        self._call.count(status.code.name)
         self._call.log(status.code.name)
         return isinstance(error, Exception)
 

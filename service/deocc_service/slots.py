@@ -36,6 +36,11 @@ class Slots:
         """Threads at work, those of callers who have left included."""
         return self._running
 
+    @property
+    def jobs(self) -> int:
+        """Those at work and those who wait."""
+        return self._running + self._waiting
+
     async def start(self, work: Callable[[], T], left: float | None = None) -> asyncio.Future[T]:
         """Waits for a slot and starts `work`; the result or error is the future's.
 
@@ -75,3 +80,8 @@ class Slots:
 
     def _backlog(self) -> float:
         return self._seconds * (self._waiting + 1) / self._slots
+
+    @property
+    def backlog_seconds(self) -> float:
+        """What those at work and those who wait still take, at most, as measured lately."""
+        return self._seconds * self.jobs / self._slots

@@ -33,7 +33,7 @@ def client(fake_engine: ModuleType, tmp_path: Path) -> Iterator[deocc.Client]:
 
 @pytest.fixture
 async def host(fake_engine: ModuleType, tmp_path: Path) -> AsyncIterator[LocalHost]:
-    settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
+    settings = Settings.read({}, http_port=0, grpc_port=0, metrics_port=0, drain_seconds=1)
     async with LocalHost(settings, fake_engine.FakeLoad(tmp_path / "host-steps")) as host:
         yield host
 

@@ -43,7 +43,7 @@ def test_retry_after_is_honoured(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, deocc.InvalidInput), (404, deocc.NotFound), (500, deocc.ServerError), (504, deocc.DeadlineExceeded)],
+    [(400, deocc.InvalidInput), (404, deocc.NotFound), (501, deocc.ServerError), (504, deocc.DeadlineExceeded)],
 )
 def test_other_answers_end_it_even_without_a_problem_object(status: int, kind: type[deocc.DeoccError]) -> None:
     seen: list[httpx.Request] = []

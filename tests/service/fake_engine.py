@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from deocc_engines.batcher import Run, StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
@@ -25,6 +28,7 @@ from deocc_engines.completion import (
     Stage,
 )
 from deocc_engines.errors import InvalidOption
+from deocc_engines.guidance import Rows
 from deocc_engines.mask import bounding_box
 from deocc_engines.prompt import Prompt
 
@@ -79,17 +83,25 @@ class FakeSegmenter:
         return mask
 
 
-@dataclass(frozen=True)
 class FakeCompleter:
-    """Counts its steps in a file, one byte each, so that a test can follow them across processes."""
+    """Its samples are runs of a real step batcher. Counts its steps in a file, one byte each, so that a test can
+    follow them across processes.
 
-    seconds: float  # per step; a text of the form "sleep .2" overrides it
-    steps_file: Path
+    Args:
+        seconds: per step; a text of the form "sleep .2" overrides it.
+    """
+
+    def __init__(self, seconds: float, steps_file: Path, slots: int) -> None:
+        self._seconds, self._steps_file = seconds, steps_file
+        self.batcher = StepBatcher(self._denoise, workers=slots)
 
     def preset(self, name: str) -> Preset:
         if name and name not in PRESETS:
             raise InvalidOption("no such preset", field="options.preset")
         return PRESETS[name or "fast"]
+
+    def rows(self, options: CompletionOptions) -> int:
+        return options.num_samples * (options.steps or self.preset(options.preset).steps)
 
     def complete(
         self,
@@ -100,25 +112,39 @@ class FakeCompleter:
         on_event: Callable[[Event], None],
         stop: Callable[[], None],
     ) -> Completion:
+        runs = [self._run(pixels, modal, options, index, on_event) for index in range(options.num_samples)]
+        steps = self.rows(options) // options.num_samples
+        samples = self.batcher.run(runs, steps, stop=stop)
+        best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
+        return Completion(best_first, modal, already_whole=False, rim=2, seconds={"complete": 0.0})
+
+    def _denoise(self, z_t: Tensor, t: Tensor, condition: Tensor, text: Tensor) -> Tensor:
+        self._count()
+        time.sleep(float(t[0]))
+        return z_t
+
+    def _run(
+        self,
+        pixels: np.ndarray,
+        modal: ModalMask,
+        options: CompletionOptions,
+        index: int,
+        on_event: Callable[[Event], None],
+    ) -> Run[Sample]:
         if options.text == CRASH:
             raise RuntimeError("a failure at /secret/path")
-        seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self.seconds
-        steps = options.steps or self.preset(options.preset).steps
-        samples = []
-        for index in range(options.num_samples):
-            sample = self._sample(pixels, modal, (options.seed + index) % 2**32)
-            for step in range(steps):
-                stop()
-                self._count()
-                time.sleep(seconds)
-                fraction = (index + (step + 1) / steps) / options.num_samples
-                on_event(Progress(Stage.GLOBAL, index, step + 1, steps, fraction))
-                if options.preview_every and (step + 1) % options.preview_every == 0:
-                    on_event(Preview(index, sample.cropped(), sample.box))
-            on_event(SampleReady(index, sample))
-            samples.append(sample)
-        best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
-        return Completion(best_first, modal, already_whole=False, rim=2, seconds={"complete": steps * seconds})
+        seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self._seconds
+        steps = self.rows(options) // options.num_samples
+        sample = self._sample(pixels, modal, (options.seed + index) % 2**32)
+        row = torch.tensor([seconds])
+        for step in range(steps):
+            yield Rows(row, row, row, row)
+            fraction = (index + (step + 1) / steps) / options.num_samples
+            on_event(Progress(Stage.GLOBAL, index, step + 1, steps, fraction))
+            if options.preview_every and (step + 1) % options.preview_every == 0:
+                on_event(Preview(index, sample.cropped(), sample.box))
+        on_event(SampleReady(index, sample))
+        return sample
 
     def _sample(self, pixels: np.ndarray, modal: ModalMask, seed: int) -> Sample:
         digest = hashlib.sha256(pixels.tobytes() + modal.mask.tobytes() + str(modal.score).encode()).digest()
@@ -133,7 +159,7 @@ class FakeCompleter:
         return Sample(patch, amodal[y0:y1, x0:x1], x0, y0, size, box, seed, float(random.random()), float(hidden))
 
     def _count(self) -> None:
-        with self.steps_file.open("ab") as file:
+        with self._steps_file.open("ab") as file:
             file.write(b".")
 
 
@@ -143,6 +169,7 @@ class FakeLoad:
 
     steps_file: Path
     seconds: float = 0.0
+    slots: int = 2
 
     def __call__(self) -> tuple[Any, Any]:
         from deocc_engines.deoccluder import Deoccluder
@@ -150,7 +177,7 @@ class FakeLoad:
 
         deoccluder = Deoccluder(
             segmenter=FakeSegmenter(),  # type: ignore[arg-type]
-            completer=FakeCompleter(self.seconds, self.steps_file),  # type: ignore[arg-type]
+            completer=FakeCompleter(self.seconds, self.steps_file, self.slots),  # type: ignore[arg-type]
             embeddings=EmbeddingCache(),
         )
         return deoccluder, FakeInfo()

@@ -40,7 +40,8 @@ def test_every_way_gives_the_same_bytes(host: Host, options: dict[str, int]) -> 
     sse = host.http.post(
         "/v1/complete", json=as_json(streamed(request, preview_every=2)), headers={"Accept": "text/event-stream"}
     )
-    assert [name for name, _ in events(sse.text)] == [*kinds, "result"]
+    # Samples of one request run side by side, so their events come in any order.
+    assert sorted(name for name, _ in events(sse.text)) == sorted([*kinds, "result"])
     others = {
         "stream": last.result,
         "sse": parsed(events(sse.text)[-1][1]),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.service.asking import as_json, complete, streamed
-from tests.service.hosts import QUEUE, SLOTS, Host, assert_serves, said
+from tests.service.hosts import QUEUE, Host, assert_serves, said
 
 STEP = 0.1
 SLOW = {"text": f"sleep {STEP}", "steps": 60}
@@ -70,10 +70,43 @@ def test_a_deadline_ends_the_work_on_both_protocols(host: Host) -> None:
     assert_stops(host)
 
 
+def test_what_would_end_too_late_is_refused_at_once(host: Host) -> None:
+    """With several seconds of work accepted, a second is too little, and the answer comes at once."""
+    assert_serves(host)
+    busy = complete(text="sleep .1", steps=30, num_samples=4)
+    body, soon = as_json(complete(text="sleep .1", steps=30)), {"X-Deocc-Timeout": "1"}
+    calls = [host.rpc.Complete.future(busy) for _ in range(2)]
+    try:
+        time.sleep(1.5)
+        asked = time.monotonic()
+        with pytest.raises(grpc.RpcError) as error:
+            host.rpc.Complete(complete(text="sleep .1", steps=30), timeout=1)
+        answer = host.http.post("/v1/complete", json=body, headers=soon)
+        assert time.monotonic() - asked < 0.8
+    finally:
+        for call in calls:
+            call.cancel()
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert said(error.value) == ("DEADLINE_UNMEETABLE", None)
+    assert (answer.status_code, answer.json()["reason"]) == (429, "DEADLINE_UNMEETABLE")
+    assert 3 <= int(answer.headers["retry-after"]) <= 40
+    assert_serves(host)
+
+
+def test_a_small_job_does_not_wait_for_a_large_one(host: Host) -> None:
+    large = host.rpc.Complete.future(complete(text="sleep .1", steps=15, num_samples=4))
+    wait_for_steps(host, host.load.steps + 4)
+    started = time.monotonic()
+    assert host.rpc.Complete(complete(text="sleep .1", steps=3), timeout=10).samples
+    assert time.monotonic() - started < 2.5  # two samples of the large one hold both workers for 1.5 s at most
+    assert not large.done()
+    assert len(large.result().samples) == 4
+
+
 def test_overload_says_when_to_come_back(host: Host) -> None:
     request = complete(text="sleep .2", steps=4)
-    with ThreadPoolExecutor(SLOTS + QUEUE) as pool:
-        calls = [pool.submit(host.rpc.Complete, request, timeout=60) for _ in range(SLOTS + QUEUE)]
+    with ThreadPoolExecutor(QUEUE) as pool:
+        calls = [pool.submit(host.rpc.Complete, request, timeout=60) for _ in range(QUEUE)]
         time.sleep(0.6)
         with pytest.raises(grpc.RpcError) as error:
             host.rpc.Complete(request, timeout=10)

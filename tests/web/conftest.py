@@ -66,7 +66,7 @@ def running(folder: Path, **settings: Any) -> Iterator[Host]:
     async def serve() -> None:
         end = asyncio.Event()
         try:
-            fitted = Settings(http_port=0, grpc_port=0, drain_seconds=1, **settings)
+            fitted = Settings(http_port=0, grpc_port=0, metrics_port=0, drain_seconds=1, **settings)
             async with LocalHost(fitted, load) as host:
                 started.set_result((f"http://127.0.0.1:{host.http_port}", asyncio.get_running_loop(), end))
                 await end.wait()

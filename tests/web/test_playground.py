@@ -331,7 +331,7 @@ def test_a_failing_engine_is_told_and_can_be_asked_again(playground: Playground)
 
 
 def test_a_full_service_says_when_to_come_back(visit: Callable[..., Playground], tmp_path: Path) -> None:
-    with running(tmp_path, slots=1, queue=0) as host:
+    with running(tmp_path, slots=1, queue=1) as host:
         playground = visit(host.url)
         playground.open(png(SIZE))
         playground.click(150, 100)

@@ -35,7 +35,8 @@ class Client:
         engine: its name or id at the service; in process the name or path of its bundle. None: the default.
         timeout: seconds for one call; None for ever.
         retries: further attempts when the service has no room or is not there.
-        headers: sent with every call, e.g. an authorization.
+        api_key: of the service, if it asks for one.
+        headers: sent with every call.
         transport: instead of all this, something that carries messages, such as a test's fake.
 
     Raises:
@@ -52,10 +53,11 @@ class Client:
         engine: str | None = None,
         timeout: float | None = TIMEOUT,
         retries: int = RETRIES,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: Transport | None = None,
     ) -> None:
-        connection = Connection(url, grpc, local, engine, timeout, headers or {})
+        connection = Connection(url, grpc, local, engine, timeout, _headers(api_key, headers))
         self._transport = connection.open() if transport is None else transport
         self._engine_id = connection.engine_id
         self._retry = RetryPolicy(retries + 1)
@@ -168,10 +170,11 @@ class AsyncClient:
         engine: str | None = None,
         timeout: float | None = TIMEOUT,
         retries: int = RETRIES,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        connection = Connection(url, grpc, local, engine, timeout, headers or {})
+        connection = Connection(url, grpc, local, engine, timeout, _headers(api_key, headers))
         self._transport = connection.open_async() if transport is None else transport
         self._engine_id = connection.engine_id
         self._retry = RetryPolicy(retries + 1)
@@ -231,3 +234,7 @@ class AsyncClient:
     ) -> tuple[v1.CompleteStreamResponse | None, AsyncGenerator[v1.CompleteStreamResponse, None]]:
         messages = self._transport.complete_stream(request)
         return await anext(messages, None), messages
+
+
+def _headers(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(headers or {}), **({} if api_key is None else {"authorization": f"Bearer {api_key}"})}

@@ -11,6 +11,9 @@
     │   └── TooLarge            over a limit in bytes, pixels, points, samples, steps or characters
     ├── NotFound                no such uploaded image, or no such engine
     ├── Overloaded              no room now; `retry_after` says when to come back
+    │   ├── DeadlineUnmeetable  what was accepted before leaves too little of the caller's time
+    │   └── RateLimited         too many requests with this key
+    ├── Unauthenticated         the service asks for a key, or does not know this one
     ├── DeadlineExceeded        the time that the caller gave is over
     ├── Cancelled               the call was cancelled
     ├── Unavailable             a model is not ready, or was lost
@@ -28,6 +31,7 @@ __all__ = [
     "Cancelled",
     "ConnectionFailed",
     "DeadlineExceeded",
+    "DeadlineUnmeetable",
     "DeoccError",
     "InvalidBundle",
     "InvalidImage",
@@ -37,8 +41,10 @@ __all__ = [
     "NotFound",
     "NotInstalled",
     "Overloaded",
+    "RateLimited",
     "ServerError",
     "TooLarge",
+    "Unauthenticated",
     "Unavailable",
     "UnsupportedMedia",
     "error_from_problem",
@@ -139,6 +145,24 @@ class Overloaded(DeoccError):
         self.retry_after = retry_after
 
 
+class DeadlineUnmeetable(Overloaded):
+    """The work would not end in the time that the caller gave; it was not begun."""
+
+    reason = "DEADLINE_UNMEETABLE"
+
+
+class RateLimited(Overloaded):
+    """Too many requests with this key."""
+
+    reason = "RATE_LIMITED"
+
+
+class Unauthenticated(DeoccError):
+    """The service asks for a key, or does not know this one."""
+
+    reason = "UNAUTHENTICATED"
+
+
 class DeadlineExceeded(DeoccError):
     """The time that the caller gave is over."""
 
@@ -206,12 +230,14 @@ _BY_REASON = {kind.reason: kind for kind in _tree(DeoccError)}
 
 # For answers that are not deocc's own: a proxy's, an ingress's, a load balancer's.
 _REASON_BY_STATUS = {
+    401: Unauthenticated.reason,
     404: NotFound.reason,
     408: DeadlineExceeded.reason,
     413: TooLarge.reason,
     415: UnsupportedMedia.reason,
     429: Overloaded.reason,
     499: Cancelled.reason,
+    500: Unavailable.reason,  # deocc's own failures say so in a problem object; a proxy's say that it lost the service
     502: Unavailable.reason,
     503: Unavailable.reason,
     504: DeadlineExceeded.reason,

@@ -31,7 +31,7 @@ OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 _REASON_BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: "INVALID_INPUT",
     grpc.StatusCode.OUT_OF_RANGE: "INVALID_INPUT",
-    grpc.StatusCode.UNAUTHENTICATED: "INVALID_INPUT",
+    grpc.StatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",
     grpc.StatusCode.PERMISSION_DENIED: "INVALID_INPUT",
     grpc.StatusCode.NOT_FOUND: "NOT_FOUND",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "OVERLOADED",

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import stamina.instrumentation
 import typer
 
-from deocc.cli import engines, evaluate
+from deocc.cli import engines, evaluate, keys
 from deocc.cli.batch import batch
 from deocc.cli.complete import complete
 from deocc.cli.console import report, report_retry
@@ -56,6 +56,7 @@ app.command()(export)
 app.add_typer(evaluate.app, name="eval")
 app.command()(serve)
 app.command()(doctor)
+app.add_typer(keys.app, name="keys")
 app.add_typer(engines.app, name="engines")
 
 

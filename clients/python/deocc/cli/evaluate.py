@@ -180,8 +180,8 @@ def compare(
     found: dict[str, Any] = provided("compare", EXTRA)(first, second, output)
     if json:
         print_json(found)
-    else:
-        console(quiet=quiet).print(found["table"], markup=False)
+    elif not quiet:
+        typer.echo(found["table"])  # the result itself, as `deocc engines list` has it
 
 
 @app.command()

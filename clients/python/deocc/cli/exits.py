@@ -13,6 +13,7 @@ from deocc.errors import (
     NotInstalled,
     Overloaded,
     ServerError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -38,7 +39,7 @@ HELP = """**Exit status**
 * 0: done
 * 1: a file cannot be read or written, or `doctor` found a fault
 * 2: the command line is wrong
-* 3: the image, the prompt or an option is wrong
+* 3: the image, the prompt, an option or the API key is wrong
 * 4: no such file, uploaded image or engine
 * 5: the service is overloaded, not ready, or cannot be reached
 * 6: out of time
@@ -48,6 +49,7 @@ HELP = """**Exit status**
 
 _EXITS: tuple[tuple[type[DeoccError], Exit], ...] = (
     (InvalidInput, Exit.INVALID_INPUT),
+    (Unauthenticated, Exit.INVALID_INPUT),
     (NotFound, Exit.NOT_FOUND),
     (Overloaded, Exit.UNAVAILABLE),
     (Unavailable, Exit.UNAVAILABLE),

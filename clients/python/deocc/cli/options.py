@@ -77,7 +77,8 @@ Clients = Annotated[
 ]
 Patience = Annotated[float, typer.Option(min=0, help="Seconds to wait for a full or absent service.")]
 Url = Annotated[
-    str | None, typer.Option("--url", help="A service, by HTTP. [env var: DEOCC_URL]", rich_help_panel=SERVICE)
+    str | None,
+    typer.Option("--url", help="A service, by HTTP. [env vars: DEOCC_URL, DEOCC_API_KEY]", rich_help_panel=SERVICE),
 ]
 Grpc = Annotated[
     str | None, typer.Option("--grpc", metavar="HOST:PORT", help="A service, by gRPC.", rich_help_panel=SERVICE)
@@ -112,7 +113,10 @@ def open_client(url: str | None, grpc: str | None, local: bool, engine: str | No
 def connection_of(url: str | None, grpc: str | None, local: bool, engine: str | None, timeout: float) -> dict[str, Any]:
     """The arguments of `Client` and `AsyncClient` for it; `local` is true where no service is named."""
     url, grpc = named_service(url, grpc, local)
-    return {"url": url, "grpc": grpc, "local": url is None and grpc is None, "engine": engine, "timeout": timeout}
+    local = url is None and grpc is None
+    # By the environment alone: a key on a command line is there for all to see.
+    key = None if local else os.environ.get("DEOCC_API_KEY")
+    return {"url": url, "grpc": grpc, "local": local, "engine": engine, "timeout": timeout, "api_key": key}
 
 
 def at_once(clients: int | None, local: bool) -> int:
