@@ -17,7 +17,7 @@ __all__ = ["local_host"]
 @contextmanager
 def local_host() -> Iterator[str]:
     """Serves the embedded engine; yields the address of the HTTP side."""
-    settings = Settings(http_port=0, grpc_port=0)
+    settings = Settings(http_port=0, grpc_port=0, metrics_port=0)
     ready, address = threading.Event(), ""
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 

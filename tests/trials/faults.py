@@ -1,0 +1,135 @@
+"""What happens to eight requests in flight when something breaks, and how soon the service is well again.
+
+python -m tests.trials.faults --host ray [--retries 3] [--only edge]
+python -m tests.trials.faults --host local
+
+An answer must be the one that the request gets alone; an error must be one of deocc's own. Without retries of the
+client's one sees what the service does by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import deocc
+from tests.trials.service import Service, Work, mixed_work, serving
+
+IN_FLIGHT = 8
+BEGUN = 0.7  # seconds after which something breaks: with eight requests on two cores, amid the work
+
+
+def _kill(title: str) -> Callable[[Service], None]:
+    def fault(service: Service) -> None:
+        if not service.kill(f"ray::{title}"):
+            raise SystemExit(f"there is no process {title}")
+
+    return fault
+
+
+def _terminate(service: Service) -> None:
+    service.process.send_signal(signal.SIGTERM)
+
+
+def _vanish(service: Service) -> None:
+    """Eight clients more, which are killed as soon as they have asked."""
+    script = (
+        "import sys, threading, deocc\n"
+        "def ask(seed):\n"
+        "    deocc.Client(sys.argv[1]).complete(sys.argv[2], points=[(250, 250)], num_samples=8, seed=seed)\n"
+        "for seed in range(8): threading.Thread(target=ask, args=(seed,)).start()\n"
+    )
+    import subprocess
+
+    from tests.trials.service import EXAMPLES
+
+    client = subprocess.Popen([sys.executable, "-c", script, service.url, str(EXAMPLES / "fruit.png")])
+    time.sleep(2.5)
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait()
+
+
+FAULTS: dict[str, dict[str, Callable[[Service], None]]] = {
+    "ray": {
+        "completer": _kill("ServeReplica:deocc:Completer"),
+        "segmenter": _kill("ServeReplica:deocc:Segmenter"),
+        "edge": _kill("ServeReplica:deocc:Edge"),
+        "proxy": _kill("ProxyActor"),
+        "vanish": _vanish,
+        "sigterm": _terminate,  # the last one: there is nothing after it
+    },
+    "local": {"vanish": _vanish, "sigterm": _terminate},
+}
+
+
+def main() -> None:
+    """Prints one JSON document."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", choices=list(FAULTS), default="ray")
+    parser.add_argument("--retries", type=int, default=0)
+    parser.add_argument("--only")
+    options = parser.parse_args()
+    work = [item for item in mixed_work(60, seed=1) if "quality" not in dict(item.arguments).values()][:IN_FLIGHT]
+    report = {}
+    with serving(options.host) as service:
+        with service.client() as client:
+            alone = {item.key: item.ask(client) for item in work}
+        for name, fault in FAULTS[options.host].items():
+            if options.only in (None, name):
+                report[name] = _tried(service, work, alone, fault, options.retries, ends=name == "sigterm")
+    print(json.dumps({"host": options.host, "retries": options.retries, **report}, indent=1))  # noqa: T201
+    if any(set(found["outcomes"]) & {"wrong", "untyped"} for found in report.values()):
+        sys.exit(1)
+
+
+def _tried(
+    service: Service,
+    work: list[Work],
+    alone: dict[str, str],
+    fault: Callable[[Service], None],
+    retries: int,
+    *,
+    ends: bool,
+) -> dict[str, object]:
+    outcomes: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def ask(number: int) -> None:
+        item = work[number]
+        try:
+            with service.client(number, retries=retries, timeout=120) as client:
+                outcome = "answered" if item.ask(client) == alone[item.key] else "wrong"
+        except deocc.DeoccError as error:
+            outcome = type(error).__name__
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            outcome = "untyped"
+        with lock:
+            outcomes[outcome] += 1
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        asked = [pool.submit(ask, number) for number in range(IN_FLIGHT)]
+        time.sleep(BEGUN)
+        broken = time.monotonic()
+        fault(service)
+        well = None if ends else service.until_answers()
+        for call in asked:
+            call.result()
+    found: dict[str, object] = {"outcomes": dict(outcomes), "all_told_after": round(time.monotonic() - broken, 1)}
+    if ends:
+        found |= {"status": service.process.wait(60), "gone_after": round(time.monotonic() - broken, 1)}
+    else:
+        found["well_after"] = round(well or 0.0, 1)
+    return found
+
+
+if __name__ == "__main__":
+    main()
