@@ -321,6 +321,30 @@ def test_tables_of_points_and_coco_annotations(data_set: Path, here: Callable[[]
     assert (data_set / rows[1]["prior_images"][0]).is_file()
 
 
+def test_of_amodal_annotations_the_visible_part_is_completed(data_set: Path) -> None:
+    image = {"id": 1, "file_name": f"assets/{IDS[0]}/rendered_scene.png"}
+    mask = {"size": [48, 64], "counts": [48 * 20, 48 * 10, 48 * 34]}
+    shape = [[20.0, 10.0, 40.0, 10.0, 40.0, 30.0]]
+    named = ("visible_mask", "i_segm", "inmodal_seg", "visible_segmentation")
+    rows = [{"id": n, "image_id": "1", "segmentation": shape, name: mask} for n, name in enumerate(named)]
+    region = {"segmentation": shape[0], "visible_mask": mask, "invisible_mask": {"size": [48, 64], "counts": ""}}
+    rows.append({"id": 9, "image_id": 1, "regions": [region]})
+    path = data_set / "amodal.json"
+    path.write_text(json.dumps({"images": [image], "annotations": rows, "categories": None}))
+    entries = read_manifest(path).entries
+    assert [entry.mask for entry in entries] == [mask] * 5
+    assert entries[4].id == "rendered_scene/9-0"
+    rows[0] = {"id": 0, "image_id": 1, "segmentation": shape, "invisible_mask": mask}
+    rows[4]["regions"] = ["a region"]
+    path.write_text(json.dumps({"images": [image], "annotations": rows}))
+    with pytest.raises(InvalidManifest) as caught:
+        read_manifest(path)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "rendered_scene/0: it says what is hidden, but not what is visible",
+        "rendered_scene/9-0: it is not an object",
+    ]
+
+
 def test_a_full_service_is_waited_for(script: Script, grpc_target: str, data_set: Path) -> None:
     from deocc.v1 import deocclusion_pb2 as v1
 

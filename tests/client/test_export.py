@@ -50,34 +50,43 @@ def test_trellis_takes_a_square_of_rgba(whole: Whole) -> None:
 
 
 def test_amodal3r_takes_a_mask_of_three_levels(whole: Whole) -> None:
-    files = amodal3r(whole, 72)
+    files = amodal3r(whole, 89)  # as many pixels as the square has in the photo, which begins at (-5, -5)
     mask = picture(files["mask.png"])
-    assert set(np.unique(mask)) == {0, 188, 255}
-    assert mask.shape == (72, 72)
+    levels = np.full((89, 89), 255)
+    levels[25:65, 15:75] = 0
+    levels[25:65, 15:45] = 188
+    np.testing.assert_array_equal(mask, levels)
+    assert (mask < 255).any(0).sum() / 89 == pytest.approx(0.68, abs=0.01)
     rgb = picture(files["image.png"])
-    assert rgb.shape == (72, 72, 3)
-    inner = np.zeros_like(mask, bool)
-    inner[20:52, 10:30] = True
-    assert (mask[inner] == 188).all()
-    assert np.abs(rgb[inner].astype(int) - (200, 0, 0)).max() == 0
-    assert mask[36, 50] == 0  # hidden
-    assert mask[2, 2] == 255
-    assert (mask == 0).sum() == pytest.approx((mask == 188).sum(), rel=0.05)
+    assert rgb.shape == (89, 89, 3)
+    assert np.abs(rgb[levels == 188].astype(int) - (200, 0, 0)).max() == 0
+    assert (rgb[levels == 0] == 50).all()  # the photo, occluder and all
 
 
 def test_gena3d_takes_four_files(whole: Whole) -> None:
-    files = gena3d(whole, 64)
+    files = gena3d(whole, 72)  # as many pixels as the square has in the photo, which begins at (4, 4)
     names = {"amodal_completion.png", "occ_mask0.png", "sd_img_cut.png", "visibility_instance_mask.png"}
     assert set(files) == names
     completed, cut = picture(files["amodal_completion.png"]), picture(files["sd_img_cut.png"])
     hidden, seen = picture(files["occ_mask0.png"]), picture(files["visibility_instance_mask.png"])
-    assert completed.shape == cut.shape == (64, 64, 3)
-    assert set(np.unique(hidden)) == set(np.unique(seen)) == {0, 255}
+    assert completed.shape == (72, 72, 4)  # with alpha its reader needs no background remover, and crops all four alike
+    assert cut.shape == (72, 72, 3)
+    assert hidden.shape == seen.shape == (72, 72)
+    levels = np.zeros((72, 72))
+    levels[16:56, 6:36] = 255
+    np.testing.assert_array_equal(seen, levels)
+    np.testing.assert_array_equal(completed[..., 3], np.maximum(hidden, seen))
+    np.testing.assert_array_equal(hidden[16:56, 36:66], 255)
     assert not (hidden & seen).any()
-    assert tuple(completed[32, 45]) == (200, 0, 0)
-    assert tuple(cut[32, 45]) == (255, 255, 255)
-    assert hidden[32, 45] == 255
-    assert tuple(cut[32, 20]) == (200, 0, 0)
+    # "Generated through sd_img_cut": what is not black in it is what is visible.
+    np.testing.assert_array_equal((cut >= 10).any(2), seen > 0)
+    assert tuple(cut[32, 20]) == tuple(completed[32, 50, :3]) == (200, 0, 0)
+
+
+def test_without_anything_hidden_the_3d_masks_say_so(whole: Whole) -> None:
+    bare = Whole(whole.photo, whole.rgba, whole.amodal, whole.amodal)
+    assert not picture(gena3d(bare, 64)["occ_mask0.png"]).any()
+    assert set(np.unique(picture(amodal3r(bare, 64)["mask.png"]))) == {188, 255}
 
 
 def test_coco_says_what_is_visible_and_what_is_not(whole: Whole) -> None:

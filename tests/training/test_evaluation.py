@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,7 +63,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHost]:
     load = FakeLoad(tmp_path_factory.mktemp("host") / "steps")
-    settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
+    settings = Settings.read({}, http_port=0, grpc_port=0, metrics_port=0, drain_seconds=1)
     ready, hosts = threading.Event(), []
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 
@@ -239,11 +240,16 @@ def test_weights_of_the_users_own_need_no_new_run(evaluate: Evaluate, tmp_path: 
 
 
 def test_the_page_needs_nothing_but_itself(evaluate: Evaluate, tmp_path: Path) -> None:
-    evaluate(write_cocoa(tmp_path / "cocoa"))
+    report = evaluate(write_cocoa(tmp_path / "cocoa"))
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<svg") == 2
     assert page.count("data:image/jpeg;base64,") == 9 + 6
     assert "not measured here" in page
+    assert page.count("published, best of 8") == 2 * 7
+    assert page.count("measured, this report") == 2
+    assert page.count("<h3>") == len(report["masks"])
+    for target in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{target}"' in page
     for outside in ('src="http', 'href="http', "@import", "<script", "url(http"):
         assert outside not in page
 

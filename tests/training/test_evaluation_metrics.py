@@ -200,14 +200,17 @@ def test_priors_are_compared_without_their_place_and_size(tmp_path: Path) -> Non
     Image.new("RGB", (100, 100), (90, 90, 100)).save(tmp_path / "image.png")
     entry = {"id": "s/v", "image": "image.png", "mask": "mask.png", "prior_text": "", "obs_object_image": "image.png"}
     entry |= {"gt_render_dir": "gt_assets/hash", "gt_mesh": "gt_assets/hash/mesh.ply"}
-    entries = [{**entry, "prior_images": ["prior.png"]}, {**entry, "id": "t/v"}]
+    clicked = {key: value for key, value in entry.items() if key != "mask"} | {"id": "c/v", "points": [[50, 50]]}
+    entries = [{**one, "prior_images": ["prior.png"]} for one in (entry, clicked)] + [{**entry, "id": "t/v"}]
     (tmp_path / "manifest_with_priors.json").write_text(json.dumps(entries))
     with pytest.raises(SystemExit) as caught:
         main(["eval", "priors", str(tmp_path / "manifest_with_priors.json"), "-q", "-o", str(tmp_path / "out.json")])
     assert caught.value.code == 0
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["summary"]["best_view_iou"]["value"] > 0.97
+    assert report["summary"]["best_view_iou"]["examples"] == 2
     assert report["summary"]["observed_kept"]["value"] == 1
+    assert report["summary"]["observed_kept"]["examples"] == 1  # without a mask nobody knows what is observed
     assert report["summary"]["observed_error"]["value"] == pytest.approx(10 / 3, abs=1e-3)
     assert report["summary"]["best_view_lpips"] is None
     assert report["left_out"] == {"t/v": "it has no prior images"}

@@ -1,7 +1,7 @@
 """A completed object as others take it: 3D generators and annotation tools.
 
-The three for 3D share one frame: a square around the complete object, 1.2 times its longer side, centred on it; where
-it reaches beyond the photo there is nothing (transparent, white, or background).
+The three for 3D are cropped to a square around the complete object, centred on it, and as much larger as each of them
+is used to; where it reaches beyond the photo there is nothing (transparent, black, or background).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from deocc.errors import InvalidInput
 
 __all__ = ["AMODAL3R_LEVELS", "FORMATS", "MARGIN", "Exported", "Whole", "amodal3r", "coco", "gena3d", "trellis"]
 
-MARGIN = 1.2  # side of the frame over the longer side of the amodal box, as TRELLIS crops its own inputs
+MARGIN = 1.2  # side of the frame over the longer side of the amodal box, as TRELLIS and GENA3D crop their own inputs
+AMODAL3R_MARGIN = 1 / 0.68  # Amodal3R's own tools scale the object to 0.68 of the frame
 TRELLIS_SIDE = 518  # pixels; what TRELLIS resizes to before its image encoder
 AMODAL3R_LEVELS = {"background": 255, "visible": 188, "occluded": 0}
 
@@ -63,28 +64,32 @@ def trellis(whole: Whole, side: int = TRELLIS_SIDE) -> Exported:
 
 
 def amodal3r(whole: Whole, side: int = TRELLIS_SIDE) -> Exported:
-    """Amodal3R: the photo's crop, and a mask of three levels: 255 background, 188 visible, 0 occluded."""
-    frame = _Frame(whole.amodal, side)
+    """Amodal3R: the photo's crop, and a mask of three levels: 255 background, 188 visible, 0 occluded.
+
+    It blanks everything but the visible part itself; below 127 its reader takes for occluded, above 230 for background.
+    """
+    frame = _Frame(whole.amodal, side, AMODAL3R_MARGIN)
     levels = np.full(whole.modal.shape, AMODAL3R_LEVELS["background"], np.uint8)
     levels[whole.amodal] = AMODAL3R_LEVELS["occluded"]
     levels[whole.modal] = AMODAL3R_LEVELS["visible"]
     mask = frame.levels(levels, AMODAL3R_LEVELS["background"])
-    return {"image.png": _on_white(frame.picture(_opaque(whole.photo))), "mask.png": mask}
+    return {"image.png": _on_black(frame.picture(_opaque(whole.photo))), "mask.png": mask}
 
 
 def gena3d(whole: Whole, side: int = TRELLIS_SIDE) -> Exported:
     """GENA3D: the four files that its inference looks for, in one frame.
 
-    The completed object and its visible part stand on white; masks are 255 where the object is hidden and where it is
-    visible.
+    The completed object is RGBA: its reader then crops all four by that alpha, where without alpha it would guess the
+    object with a background remover first. The visible part stands on black, because everything in it that is not black
+    may be taken for visible. The masks are 255 where the object is hidden, and where it is visible.
     """
     frame = _Frame(whole.amodal, side)
     seen = np.dstack([whole.photo, np.where(whole.modal, 255, 0).astype(np.uint8)])
     hidden = whole.amodal & ~whole.modal
     return {
-        "amodal_completion.png": _on_white(frame.picture(whole.rgba)),
+        "amodal_completion.png": frame.picture(whole.rgba),
         "occ_mask0.png": frame.levels(np.where(hidden, 255, 0).astype(np.uint8), 0),
-        "sd_img_cut.png": _on_white(frame.picture(seen)),
+        "sd_img_cut.png": _on_black(frame.picture(seen)),
         "visibility_instance_mask.png": frame.levels(np.where(whole.modal, 255, 0).astype(np.uint8), 0),
     }
 
@@ -126,10 +131,10 @@ FORMATS: dict[str, Callable[[Whole, int], Exported]] = {
 class _Frame:
     """The square around an amodal mask, and pictures resampled into it."""
 
-    def __init__(self, amodal: Mask, side: int) -> None:
+    def __init__(self, amodal: Mask, side: int, margin: float = MARGIN) -> None:
         ys, xs = np.nonzero(amodal)
         x0, y0, x1, y1 = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
-        half = MARGIN * max(x1 - x0, y1 - y0) / 2
+        half = margin * max(x1 - x0, y1 - y0) / 2
         middle = ((x0 + x1) / 2, (y0 + y1) / 2)
         # Whole pixels, so that pictures and masks meet exactly.
         self._left, self._top = int(np.floor(middle[0] - half)), int(np.floor(middle[1] - half))
@@ -155,5 +160,5 @@ def _opaque(rgb: Pixels) -> Pixels:
     return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
 
 
-def _on_white(rgba: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+def _on_black(rgba: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")

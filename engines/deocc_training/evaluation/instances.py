@@ -1,7 +1,6 @@
 """COCO files with an amodal and a visible mask for each instance: KINS, COCOA-cls and its kind, our own export.
 
-The complete shape is `a_segm`, `amodal_segm` or else `segmentation`; the visible part `i_segm`, `inmodal_seg`,
-`visible_segm` or `visible_mask`, and where there is none, the instance is not occluded. In KINS (Qi et al., CVPR 2019)
+The names of the masks are those of `annotated`. In KINS (Qi et al., CVPR 2019)
 `oco_id` names a cluster of instances that overlap, and `ico_id` their order in it from 1, which is nearest; 0 is alone.
 """
 
@@ -16,16 +15,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from deocc.coco import decode_segmentation
 from deocc.errors import DeoccError
+from deocc_training.evaluation.annotated import both_masks, knows_the_hidden, unique
 from deocc_training.evaluation.example import Example, InvalidDataset, Unfit
-from deocc_training.evaluation.pictures import Images, read_photo, size_of
+from deocc_training.evaluation.pictures import Images, name_of, read_photo, size_of
 
 __all__ = ["Instances"]
 
 Mask = Bool[np.ndarray, "h w"]
-AMODAL = ("a_segm", "amodal_segm", "segmentation")
-MODAL = ("i_segm", "inmodal_seg", "visible_segm", "visible_mask")
 CACHED = 16  # images
 
 
@@ -33,19 +30,17 @@ class Instances:
     """A file of COCO instances and a folder of images."""
 
     def __init__(self, whole: Mapping[str, Any], digest: str, images: Path) -> None:
-        if not any(annotation.get(key) for annotation in whole["annotations"] for key in (*MODAL, "a_segm")):
+        if not any(knows_the_hidden(annotation) for annotation in whole["annotations"]):
             raise InvalidDataset("these are visible masks only: no annotation says what is hidden")
         self._images = Images(images)
         self._annotations: list[Mapping[str, Any]] = list(whole["annotations"])
-        self._named = {str(image.get("id")): image for image in whole["images"]}
-        self._categories = {one.get("id"): str(one.get("name", "")) for one in whole.get("categories", ())}
+        self._named = {str(image.get("id")): image for image in whole.get("images") or ()}
+        self._categories = {one.get("id"): str(one.get("name", "")) for one in whole.get("categories") or ()}
         self._digest = digest
-        self._together: dict[Any, list[int]] = defaultdict(list)
+        self._together: dict[str, list[int]] = defaultdict(list)
         for number, annotation in enumerate(self._annotations):
-            self._together[annotation.get("image_id")].append(number)
-        self.keys = [self._key(number) for number in range(len(self._annotations))]
-        if len(set(self.keys)) < len(self.keys):
-            raise InvalidDataset("the annotations' ids are not unique")
+            self._together[self._file_name(annotation)].append(number)
+        self.keys = unique(self._key(number) for number in range(len(self._annotations)))
         self._masks = lru_cache(maxsize=CACHED)(self._decode)
 
     def load(self, index: int) -> Example:
@@ -55,13 +50,13 @@ class Instances:
             raise Unfit("a crowd is not an object")
         path, width, height = self._frame(annotation)
         content, pixels = read_photo(path, width, height)
-        masks = self._masks(annotation.get("image_id"))
+        masks = self._masks(self._file_name(annotation))
         own = masks[index]
         if isinstance(own, str):
             raise Unfit(f"its masks cannot be decoded: {own}")
         modal, amodal = own
         relations = {}
-        for other in self._together[annotation.get("image_id")]:
+        for other in self._together[self._file_name(annotation)]:
             theirs = masks[other]
             if other == index or isinstance(theirs, str):
                 continue
@@ -71,7 +66,7 @@ class Instances:
         nearer = [mask for mask, front in relations.values() if front]
         return Example(
             key=self.keys[index],
-            image=str(annotation.get("image_id")),
+            image=str(annotation.get("image_id", self._file_name(annotation))),
             content=content,
             pixels=pixels,
             modal=modal,
@@ -91,8 +86,7 @@ class Instances:
         return f"{Path(self._file_name(annotation)).stem}/{annotation.get('id', number)}"
 
     def _file_name(self, annotation: Mapping[str, Any]) -> str:
-        image = self._named.get(str(annotation.get("image_id")), {})
-        return str(image.get("file_name") or annotation.get("image_id"))
+        return name_of(self._named.get(str(annotation.get("image_id")), {}), annotation)
 
     def _frame(self, annotation: Mapping[str, Any]) -> tuple[Path, int, int]:
         path = self._images.find(self._file_name(annotation))
@@ -101,23 +95,17 @@ class Instances:
             return path, int(image["width"]), int(image["height"])
         return path, *size_of(path)
 
-    def _decode(self, image_id: Any) -> dict[int, tuple[Mask, Mask] | str]:
-        numbers = self._together[image_id]
+    def _decode(self, image: str) -> dict[int, tuple[Mask, Mask] | str]:
+        numbers = self._together[image]
         _, width, height = self._frame(self._annotations[numbers[0]])
         masks: dict[int, tuple[Mask, Mask] | str] = {}
         for number in numbers:
             annotation = self._annotations[number]
             try:
-                amodal = decode_segmentation(_first(annotation, AMODAL), width, height)
-                seen = _first(annotation, MODAL)
-                masks[number] = (amodal if seen is None else decode_segmentation(seen, width, height), amodal)
+                masks[number] = both_masks(annotation, width, height)
             except DeoccError as error:
                 masks[number] = error.message
         return masks
-
-
-def _first(annotation: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((annotation[name] for name in names if annotation.get(name)), None)
 
 
 def _stands_in_front(

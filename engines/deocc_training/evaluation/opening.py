@@ -51,7 +51,7 @@ def open_dataset(path: Path, images: Path | None = None, form: str | None = None
             case "instances":
                 return Instances(whole, digest, folder)
             case "synergy":
-                return Synergy(whole, digest, folder)
+                return Synergy(whole, digest, folder, path.parent)
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidDataset(f"{path} is not in the format {found}: {error!r}") from error
     raise InvalidDataset(f"{path}: nobody knows this format; say --format")
@@ -59,11 +59,10 @@ def open_dataset(path: Path, images: Path | None = None, form: str | None = None
 
 def _seen(whole: Any) -> str:
     rows = whole.get("annotations") if isinstance(whole, Mapping) else whole
-    first = rows[0] if isinstance(rows, list) and rows else None
-    if not isinstance(first, Mapping):
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         return ""
-    if "regions" in first:
+    if any("regions" in row for row in rows):
         return "cocoa"
     if isinstance(whole, Mapping):
-        return "instances" if "images" in whole else ""
-    return "synergy" if "filename" in first and "bbox" in first else ""
+        return "instances"
+    return "synergy" if "filename" in rows[0] and "bbox" in rows[0] else ""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -13,11 +17,12 @@ from PIL import Image, ImageOps
 from deocc_engines.image import encode_png
 from deocc_training.evaluation.example import Unfit
 
-__all__ = ["Images", "read_mask", "read_photo", "read_rgba", "size_of"]
+__all__ = ["Images", "name_of", "read_mask", "read_photo", "read_rgba", "size_of"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SENT_AS_THEY_ARE = ("PNG", "JPEG", "WEBP")  # what the service takes
 PLAIN = ("L", "RGB")
+COCO_DIGITS = 12  # of a file's name: COCO_val2014_000000000139.jpg, 000000000139.jpg
 ORIENTATION = 0x0112
 
 
@@ -28,24 +33,64 @@ class Images:
         self.folder = folder
 
     def find(self, name: str) -> Path:
-        """By path, else by file name, else by stem, else without COCO 2014's prefix.
+        """By path; else by file name, by stem, or by COCO's number, with or without its prefix of 2014.
+
+        Of several files the one whose path ends most like the name is meant.
 
         Raises:
-            Unfit: it is not there.
+            Unfit: it is not there, or several are as likely.
         """
-        if ".." not in Path(name).parts and not Path(name).is_absolute() and (self.folder / name).is_file():
-            return self.folder / name
-        stem = Path(name).stem
-        for wanted in (Path(name).name, stem, stem.rpartition("_")[2]):
+        given = PurePosixPath(name.replace("\\", "/"))
+        if ".." not in given.parts and not given.is_absolute() and (self.folder / given).is_file():
+            return self.folder / given
+        number = given.stem.rpartition("_")[2]
+        padded = number.zfill(COCO_DIGITS) if number.isdigit() else number
+        for wanted in dict.fromkeys((given.name, given.stem, number, padded)):
             if wanted in self._index:
-                return self._index[wanted]
+                return self._nearest(given, self._index[wanted])
         raise Unfit(f"the image {name} is not in {self.folder.name}")
 
+    def _nearest(self, given: PurePosixPath, files: Sequence[Path]) -> Path:
+        alike = [_common_end(given.parts, file.relative_to(self.folder).parts) for file in files]
+        best = [file for file, count in zip(files, alike, strict=True) if count == max(alike)]
+        if len(best) > 1:
+            names = ", ".join(str(file.relative_to(self.folder)) for file in best[:3])
+            raise Unfit(f"the image {given} may be any of {names}")
+        return best[0]
+
     @cached_property
-    def _index(self) -> dict[str, Path]:
-        files = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        by_stem = {path.stem: path for path in reversed(files)}
-        return by_stem | {path.name: path for path in reversed(files)}
+    def _index(self) -> dict[str, list[Path]]:
+        """Files by name, by stem, and by COCO's number."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                number = path.stem.rpartition("_")[2]
+                coco = {number} if number.isdigit() and len(number) == COCO_DIGITS else set()
+                for key in {path.name, path.stem, *coco}:
+                    found[key].append(path)
+        return dict(found)
+
+
+def name_of(image: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
+    """The image's file: its `file_name`, else the last part of an address, else its id."""
+    for told in (image, annotation):
+        if told.get("file_name"):
+            return str(told["file_name"])
+    for told in (image, annotation):
+        for key in ("coco_url", "url", "flickr_url"):
+            if told.get(key):
+                return PurePosixPath(urlsplit(str(told[key])).path).name
+    return str(annotation.get("image_id"))
+
+
+def _common_end(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many parts of two paths are the same, counted from their ends."""
+    count = 0
+    for one, other in zip(reversed(a), reversed(b), strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -124,7 +124,7 @@ def evaluate_priors(
 
 def _sample(row: Mapping[str, Any], root: Path, network: Network | None) -> dict[str, Any]:
     views = _views(root, row)
-    modal = read_mask(_inside(root, row["mask"]))
+    modal = read_mask(_inside(root, row["mask"])) if "mask" in row else None  # a point or a box may stand for it
     observed = read_rgba(_inside(root, row.get("obs_object_image") or row["image"]))[..., :3]
     names = row.get("prior_images")
     if not names:
@@ -142,7 +142,7 @@ def _prior(
     prior: Rgba,
     views: Sequence[UInt8[np.ndarray, "s s 4"]],
     observed: UInt8[np.ndarray, "h w 3"],
-    modal: Bool[np.ndarray, "h w"],
+    modal: Bool[np.ndarray, "h w"] | None,
     network: Network | None,
 ) -> dict[str, float | None]:
     found: dict[str, float | None] = {"best_view_iou": 0.0, "best_view_lpips": None}
@@ -153,8 +153,9 @@ def _prior(
         found["best_view_iou"] = overlaps[at]
         if network is not None:
             found["best_view_lpips"] = perceptual_distance(network, _on_white(frame), _on_white(views[at]))
-    comparable = prior.shape[:2] == modal.shape == observed.shape[:2]
-    kept, error = observed_agreement(prior, observed, modal) if comparable else (None, None)
+    kept, error = None, None
+    if modal is not None and modal.any() and prior.shape[:2] == modal.shape == observed.shape[:2]:
+        kept, error = observed_agreement(prior, observed, modal)
     return {**found, "observed_kept": kept, "observed_error": error}
 
 

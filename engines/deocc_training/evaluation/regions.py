@@ -1,8 +1,8 @@
 """COCO-amodal's regions: COCOA, BSDS-A, and MP3D-Amodal, which took over its annotations.
 
 An annotation is one annotator's view of one image: `regions[]` with amodal polygons, `order` (1 is nearest), and
-`visible_mask` where a region is occluded. `depth_constraint` lists "front-back" pairs of orders, e.g. "1-2,1-3".
-(Zhu et al., "Semantic Amodal Segmentation", CVPR 2017.)
+`visible_mask` and `invisible_mask` where a region is occluded. `depth_constraint` lists "front-back" pairs of orders,
+e.g. "1-2,1-3". (Zhu et al., "Semantic Amodal Segmentation", CVPR 2017.)
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from deocc.coco import decode_segmentation
 from deocc.errors import DeoccError
+from deocc_training.evaluation.annotated import both_masks, unique
 from deocc_training.evaluation.example import Example, InvalidDataset, Unfit
-from deocc_training.evaluation.pictures import Images, read_photo, size_of
+from deocc_training.evaluation.pictures import Images, name_of, read_photo, size_of
 
 __all__ = ["Regions", "read_annotations"]
 
@@ -36,16 +36,15 @@ class Regions:
     def __init__(self, whole: Mapping[str, Any], digest: str, images: Path) -> None:
         self._images = Images(images)
         self._annotations = [annotation for annotation in whole["annotations"] if annotation.get("regions")]
-        self._named = {str(image.get("id")): image for image in whole.get("images", ())}
+        self._named = {str(image.get("id")): image for image in whole.get("images") or ()}
         self._digest = digest
         self._places = [
             (at, index)
             for at, annotation in enumerate(self._annotations)
             for index in range(len(annotation["regions"]))
         ]
-        self.keys = [self._key(at, index) for at, index in self._places]
-        if len(set(self.keys)) < len(self.keys):
-            raise InvalidDataset("the annotations' ids are not unique")
+        self.keys = unique(self._key(at, index) for at, index in self._places)
+        self._numbers = {place: index for index, place in enumerate(self._places)}
         # Kept on the instance: another data set must not find these masks.
         self._masks = lru_cache(maxsize=CACHED)(self._decode)
 
@@ -56,10 +55,7 @@ class Regions:
         region = annotation["regions"][number]
         path, width, height = self._frame(annotation)
         content, pixels = read_photo(path, width, height)
-        try:
-            masks, relations = self._masks(at)
-        except DeoccError as error:
-            raise Unfit(f"its image's masks cannot be decoded: {error}") from error
+        masks, relations = self._masks(at)
         own = masks[number]
         if isinstance(own, str):
             raise Unfit(f"its masks cannot be decoded: {own}")
@@ -72,11 +68,11 @@ class Regions:
         for other, in_front in relations[number].items():
             theirs = masks[other]
             if not isinstance(theirs, str):
-                known[self._key(at, other)] = (theirs[0], in_front)
-        stuff = bool(region.get("isStuff", 0))
+                known[self.keys[self._numbers[at, other]]] = (theirs[0], in_front)
+        stuff = str(region.get("isStuff") or 0).lower() not in ("0", "false")
         return Example(
             key=self.keys[index],
-            image=str(annotation.get("image_id")),
+            image=str(annotation.get("image_id", self._file_name(annotation))),
             content=content,
             pixels=pixels,
             modal=modal,
@@ -84,7 +80,7 @@ class Regions:
             front=np.any(nearer, axis=0) if nearer else np.zeros_like(modal),
             neighbours={key: mask for key, (mask, _) in known.items()},
             in_front={key: front for key, (_, front) in known.items()},
-            text=str(region.get("name", "")),
+            text=str(region.get("name") or ""),
             groups=("stuff" if stuff else "things",),
         )
 
@@ -97,9 +93,7 @@ class Regions:
         return f"{Path(self._file_name(annotation)).stem}/{annotation.get('id', at)}-{index}"
 
     def _file_name(self, annotation: Mapping[str, Any]) -> str:
-        image = self._named.get(str(annotation.get("image_id")), {})
-        name = image.get("file_name") or str(annotation.get("url", "")).rpartition("/")[2]
-        return str(name or annotation.get("image_id"))
+        return name_of(self._named.get(str(annotation.get("image_id")), {}), annotation)
 
     def _frame(self, annotation: Mapping[str, Any]) -> tuple[Path, int, int]:
         path = self._images.find(self._file_name(annotation))
@@ -107,8 +101,9 @@ class Regions:
         if image.get("width") and image.get("height"):
             return path, int(image["width"]), int(image["height"])
         for region in annotation["regions"]:
-            if isinstance(region.get("visible_mask"), Mapping):
-                height, width = region["visible_mask"]["size"]
+            seen = region.get("visible_mask") if isinstance(region, Mapping) else None
+            if isinstance(seen, Mapping) and isinstance(seen.get("size"), list) and len(seen["size"]) == 2:
+                height, width = seen["size"]
                 return path, int(width), int(height)
         return path, *size_of(path)
 
@@ -119,9 +114,7 @@ class Regions:
         masks: list[tuple[Mask, Mask] | str] = []
         for region in annotation["regions"]:
             try:
-                amodal = decode_segmentation(region.get("segmentation"), width, height)
-                seen = region.get("visible_mask")
-                masks.append((amodal if seen is None else decode_segmentation(seen, width, height), amodal))
+                masks.append(both_masks(region, width, height))
             except DeoccError as error:
                 masks.append(error.message)
         return masks, _relations(annotation, _orders(annotation["regions"]), masks)
@@ -164,8 +157,12 @@ def _without_arrays(value: Any) -> Any:
 
 
 def _orders(regions: Sequence[Mapping[str, Any]]) -> list[int]:
-    """1 is nearest; where it is not said, regions come nearest first."""
-    return [int(region.get("order") or number) for number, region in enumerate(regions, 1)]
+    """The smallest is nearest; where that is not said, or not once for each, regions come nearest first."""
+    try:
+        orders = [int(float(region["order"])) for region in regions]
+    except (KeyError, TypeError, ValueError):
+        orders = []
+    return orders if orders and len(set(orders)) == len(orders) else list(range(1, len(regions) + 1))
 
 
 def _relations(
@@ -177,9 +174,9 @@ def _relations(
     """
     at = {order: number for number, order in enumerate(orders)}
     told = annotation.get("depth_constraint")
-    if isinstance(told, str):
-        pairs = [pair.split("-") for pair in told.split(",") if pair.count("-") == 1]
-        numbered = [(at.get(int(a)), at.get(int(b))) for a, b in pairs if a.strip().isdigit() and b.strip().isdigit()]
+    numbered: list[tuple[int | None, int | None]]
+    if isinstance(told, str | list):
+        numbered = [(at.get(front), at.get(back)) for front, back in _pairs(told)]
     else:
         nearest_first = sorted(range(len(orders)), key=lambda number: orders[number])
         numbered = [(a, b) for i, a in enumerate(nearest_first) for b in nearest_first[i + 1 :] if _meet(masks, a, b)]
@@ -190,6 +187,19 @@ def _relations(
         relations[front][back] = False
         relations[back][front] = True
     return relations
+
+
+def _pairs(told: str | list[Any]) -> list[tuple[int, int]]:
+    """From "1-2,1-3", ["1-2", "1-3"] or [[1, 2], [1, 3]]; what is none of these says nothing."""
+    pairs = []
+    for one in told.split(",") if isinstance(told, str) else told:
+        ends = one.split("-") if isinstance(one, str) else one
+        try:
+            front, back = (int(end) for end in ends)
+        except (TypeError, ValueError):
+            continue
+        pairs.append((front, back))
+    return pairs
 
 
 def _meet(masks: Sequence[tuple[Mask, Mask] | str], a: int, b: int) -> bool:

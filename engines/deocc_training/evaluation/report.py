@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-VERSIONS = ("deocc", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pillow")
+VERSIONS = ("deocc", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pillow", "pycocotools")
 VOLATILE = ("seconds", "timings")  # of a row: not of the result
 FEATURES = {
     "best of k (oracle)": "Of the samples with the first k seeds, the one with the largest IoU with the truth.",

@@ -18,8 +18,9 @@ from deocc_training.evaluation.example import Dataset, Example
 from deocc_training.evaluation.measurement import first_rgba
 from deocc_training.evaluation.row import Row
 
-__all__ = ["COUNT", "Tile", "chosen", "tile", "worst"]
+__all__ = ["COUNT", "MODAL_LINE", "TRUTH_LINE", "Tile", "chosen", "tile", "worst"]
 
+CLIPPED = "clipped hull"  # the baseline that is hardest to beat
 COUNT = 24  # of each sheet
 SIDE = 176  # pixels of one panel
 MARGIN = 0.15  # of the object's longer side, around it
@@ -58,9 +59,12 @@ def tile(dataset: Dataset, row: Row, pictures: Path) -> Tile:
     sheet = np.concatenate([_fitted(panel) for panel in panels], axis=1)
     out = io.BytesIO()
     Image.fromarray(sheet).save(out, "JPEG", quality=JPEG_QUALITY)
-    words = f"{row.occluded:.0%} hidden, IoU {row.chosen().iou:.3f}"
+    words = f"{row.occluded:.0%} hidden, "
     if row.failure:
-        words = f"{row.occluded:.0%} hidden, failed: {row.failure}"
+        words += f"failed: {row.failure}"
+    else:
+        best = f"best of {len(row.answers)} {row.best_of(len(row.answers)).iou:.3f}"
+        words += f"IoU {row.chosen().iou:.3f} ({best}, {CLIPPED} {row.baselines[CLIPPED].iou:.3f})"
     return Tile(row.key, words, "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode())
 
 

@@ -15,27 +15,40 @@ from jaxtyping import Bool, UInt8
 
 from deocc.coco import decode_segmentation
 from deocc.errors import DeoccError
-from deocc_training.evaluation.example import Example, InvalidDataset, Unfit
+from deocc_training.evaluation.annotated import unique
+from deocc_training.evaluation.example import Example, Unfit
 from deocc_training.evaluation.pictures import Images, read_photo, read_rgba, size_of
 
 __all__ = ["Synergy"]
 
+PHOTOS, COMPLETED = "images", "amodal_rgbs"
+
 
 class Synergy:
-    """The list and the folder of images; `amodal_rgb` is looked for there, too."""
+    """The list and its pictures.
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], digest: str, images: Path) -> None:
+    As it is published, photos lie in `images/` and completed objects in `amodal_rgbs/`, both beside the list; names may
+    be the same in both, so that each is looked for in its own folder.
+
+    Args:
+        images: the folder of photos, or of both folders.
+        beside: the list's own folder.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], digest: str, images: Path, beside: Path) -> None:
         self._rows = rows
-        self._images = Images(images)
+        self._photos = Images(images / PHOTOS if (images / PHOTOS).is_dir() else images)
+        around = (images, images.parent, beside)
+        self._completed = Images(next((one / COMPLETED for one in around if (one / COMPLETED).is_dir()), images))
         self._digest = digest
-        self.keys = [f"{Path(str(row['filename'])).stem}/{row.get('instance_id', at)}" for at, row in enumerate(rows)]
-        if len(set(self.keys)) < len(self.keys):
-            raise InvalidDataset("the instances' ids are not unique")
+        self.keys = unique(
+            f"{Path(str(row['filename'])).stem}/{row.get('instance_id', at)}" for at, row in enumerate(rows)
+        )
 
     def load(self, index: int) -> Example:
         """See Dataset."""
         row = self._rows[index]
-        path = self._images.find(str(row["filename"]))
+        path = self._photos.find(str(row["filename"]))
         width, height = size_of(path)
         content, pixels = read_photo(path, width, height)
         whole = row.get("mask")
@@ -77,7 +90,7 @@ class Synergy:
             return np.dstack([pixels, np.where(amodal, 255, 0).astype(np.uint8)])
         if not isinstance(row.get("amodal_rgb"), str):
             return None
-        picture = read_rgba(self._images.find(row["amodal_rgb"]))
+        picture = read_rgba(self._completed.find(row["amodal_rgb"]))
         canvas = np.zeros((*amodal.shape, 4), np.uint8)
         whole = picture if picture.shape[:2] == amodal.shape else _placed(picture, row, canvas)
         return np.dstack([whole[..., :3], np.where(amodal, 255, 0).astype(np.uint8)])

@@ -1,6 +1,6 @@
 """Entries out of COCO annotation files: plain instances, amodal instances, and COCO-amodal's regions.
 
-What is completed is always the visible part: `visible_mask`, else `i_segm` (KINS), else `segmentation`.
+What is completed is always the visible part, by the names that data sets give it, else `segmentation`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deocc.batch.manifest import SEGMENT, Entry, InvalidManifest, Problem
+from deocc.coco import HIDDEN, VISIBLE, first_mask
 
-__all__ = ["VISIBLE", "annotated_entries"]
-
-VISIBLE = ("visible_mask", "i_segm", "inmodal_seg", "segmentation")
+__all__ = ["annotated_entries"]
 
 
 def annotated_entries(whole: Mapping[str, Any], root: Path) -> tuple[Entry, ...]:
@@ -24,13 +23,13 @@ def annotated_entries(whole: Mapping[str, Any], root: Path) -> tuple[Entry, ...]
     """
     entries: list[Entry] = []
     problems: list[Problem] = []
-    images = {image.get("id"): image for image in whole["images"] if isinstance(image, Mapping)}
-    names = {category.get("id"): str(category.get("name", "")) for category in whole.get("categories", [])}
+    images = {str(image.get("id")): image for image in whole["images"] if isinstance(image, Mapping)}
+    names = {category.get("id"): str(category.get("name", "")) for category in whole.get("categories") or ()}
     for number, annotation in enumerate(whole["annotations"], 1):
-        if not isinstance(annotation, Mapping) or annotation.get("image_id") not in images:
+        if not isinstance(annotation, Mapping) or str(annotation.get("image_id")) not in images:
             problems.append(Problem(f"annotation {number}", "its image_id names no image"))
             continue
-        image = images[annotation["image_id"]]
+        image = images[str(annotation["image_id"])]
         try:
             file = _file(image, root)
         except ValueError as error:
@@ -38,9 +37,9 @@ def annotated_entries(whole: Mapping[str, Any], root: Path) -> tuple[Entry, ...]
             continue
         for suffix, part in _parts(annotation):
             name = f"{file.stem}/{suffix}"
-            mask = next((part[key] for key in VISIBLE if part.get(key)), None)
-            if mask is None:
-                problems.append(Problem(name, "it has no mask"))
+            mask, fault = _visible(part)
+            if fault:
+                problems.append(Problem(name, fault))
                 continue
             text = str(part.get("name") or names.get(part.get("category_id"), ""))
             row = {"id": name, "image": str(file.relative_to(root)), "prior_text": text}
@@ -69,6 +68,17 @@ def _file(image: Mapping[str, Any], root: Path) -> Path:
     if not (root / name).is_file():
         raise ValueError(f"file_name is missing: {name}; name the folder of images with --root")
     return root / name
+
+
+def _visible(part: Any) -> tuple[Any, str]:
+    """The mask of what is visible, and what is wrong with it."""
+    if not isinstance(part, Mapping):
+        return None, "it is not an object"
+    seen = first_mask(part, VISIBLE)
+    if seen is None and first_mask(part, HIDDEN) is not None:
+        return None, "it says what is hidden, but not what is visible"  # its segmentation is the complete shape
+    mask = first_mask(part, ("segmentation",)) if seen is None else seen
+    return mask, "" if mask is not None else "it has no mask"
 
 
 def _parts(annotation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
