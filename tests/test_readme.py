@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from deocc.cli import main
 from deocc_service.engine import bundle_loader
 from deocc_service.local import LocalHost
 from deocc_service.settings import Settings
@@ -31,7 +34,7 @@ def block(language: str, containing: str) -> str:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    settings = Settings.read({}, http_port=0, grpc_port=0, drain_seconds=1)
+    settings = Settings.read({}, http_port=0, grpc_port=0, metrics_port=0, drain_seconds=1)
     ready, addresses = threading.Event(), []
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 
@@ -82,3 +85,26 @@ def test_the_examples_run_and_agree(url: str, checkout: Path) -> None:
     assert len(in_process) == 2
     run([sys.executable, "-c", block("python", "Client").replace("http://127.0.0.1:8000", url)], checkout)
     assert picture.read_bytes() in in_process  # sample i is drawn with seed + i, and they come best first
+
+
+def test_the_tools_examples_run(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.delenv("DEOCC_URL", raising=False)
+    for line in block("sh", "deocc batch").splitlines():  # in process: six starts of Python take longer than the work
+        program, *arguments = shlex.split(line)
+        assert program == "deocc"
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+    rows = json.loads((checkout / "examples" / "manifest_with_priors.json").read_text())
+    assert [len(row["prior_images"]) for row in rows] == [2, 2]
+    assert all((checkout / "examples" / name).is_file() for row in rows for name in row["prior_images"])
+    with Image.open(checkout / "for-trellis" / "image.png") as opened:
+        assert opened.mode == "RGBA"
+    report, other = (json.loads((checkout / name / "report.json").read_text()) for name in ("report", "global-only"))
+    assert len(report["rows"]) == len(other["rows"]) == 1
+    assert other["provenance"]["settings"]["local_strength"] == 0
+    assert "<svg" in (checkout / "report" / "report.html").read_text()
+    assert "local_strength: None in A, 0.0 in B" in capsys.readouterr().out
