@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import LifoQueue
 from types import MappingProxyType
 from typing import Any
 
@@ -69,14 +70,20 @@ class OpenvinoCompiler:
     def __call__(self, name: str, call: Call) -> Callable[..., Any]:
         """Compiles one call for rows of one."""
         compiled = self._core.compile_model(self._converted(name, call), "CPU", self._options(call))
-        own = threading.local()  # an infer request may serve one thread at a time
+        # A request holds all buffers of a pass and serves one thread at a time: as many as can run, the last one first.
+        free: LifoQueue[ov.InferRequest | None] = LifoQueue()
+        for _ in range(self._streams):
+            free.put(None)
 
         def run(*inputs: Tensor) -> Any:
-            if not hasattr(own, "request"):
-                own.request = compiled.create_infer_request()
-            result = own.request.infer([tensor.numpy() for tensor in inputs], share_inputs=True)
-            # Copied out: the request's buffers are written again by its next run.
-            outputs = tuple(torch.from_numpy(result[i].copy()) for i in range(len(compiled.outputs)))
+            request = free.get()
+            try:
+                request = request or compiled.create_infer_request()
+                result = request.infer([tensor.numpy() for tensor in inputs], share_inputs=True)
+                # Copied out: the request's buffers are written again by its next run.
+                outputs = tuple(torch.from_numpy(result[i].copy()) for i in range(len(compiled.outputs)))
+            finally:
+                free.put(request)
             return outputs if len(outputs) > 1 else outputs[0]
 
         return run
