@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_service import metrics, tracing
@@ -19,7 +20,6 @@ from deocc_service.ray_engine import ModelReplica, RayEngine
 from deocc_service.scaling import BacklogPolicy
 from deocc_service.servicer import Servicer
 from deocc_service.settings import Replicas, Settings
-from deocc_service.warmup import warm_up
 
 __all__ = ["Edge", "application", "bind"]
 
@@ -54,10 +54,6 @@ class Edge(Servicer):
         """True if a request would be answered."""
         return await self._core.ready()
 
-    async def warm_up(self) -> None:
-        """One small request through all replicas."""
-        await warm_up(self._core)
-
     async def drain(self) -> None:
         """Says from now on that it is not ready; requests are still answered."""
         self._core.draining = True
@@ -70,6 +66,8 @@ def bind(settings: Settings, load: Load) -> serve.Application:
     def models(name: str, replicas: Replicas) -> serve.Application:
         actor = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
         options = {**model_options, **_scaled(replicas), "ray_actor_options": actor}
+        if name == "Segmenter":  # clicks on one image go where its embedding is
+            options["request_router_config"] = RequestRouterConfig(request_router_class=ConsistentHashRouter)
         return serve.deployment(name=name, **options)(ModelReplica).bind(load, settings)
 
     segmenter = models(*(("Deoccluder", settings.completers) if settings.fused else ("Segmenter", settings.segmenters)))

@@ -10,9 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from deocc.v1 import deocclusion_pb2 as pb
-from deocc_engines.completion import Event, Progress, Stage
+from deocc_engines.completion import CompletionOptions, Event, Progress, Stage
 from deocc_engines.errors import Cancelled, DeadlineExceeded
+from deocc_engines.image import encode_png
+from deocc_engines.prompt import Point, Prompt
 from deocc_service import metrics
 from deocc_service.admission import Admission, Place
 from deocc_service.photos import PhotoCache
@@ -129,6 +133,13 @@ class LocalEngine:
         runtime = dict(self._info.runtimes).get("denoise", "unknown")
         metrics.ENGINE_INFO.set(1, engine=self._info.engine_id, runtime=runtime)
         metrics.measure_memory()
+
+    def warm_up(self) -> None:
+        """One small request through both models, so that the first caller does not pay for what is lazy."""
+        pixels = np.full((64, 64, 3), 255, np.uint8)
+        pixels[16:48, 16:48] = (200, 40, 40)
+        photo = self._photos.decode(encode_png(pixels))
+        self._deoccluder.complete(photo, Prompt((Point(32, 32),)), CompletionOptions(steps=1))
 
     @property
     def backlog_seconds(self) -> float:

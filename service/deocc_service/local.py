@@ -24,7 +24,6 @@ from deocc_service.servicer import SERVICE, Servicer
 from deocc_service.settings import Settings
 from deocc_service.tls import credentials, uvicorn_options
 from deocc_service.traced import TracedEngine
-from deocc_service.warmup import warm_up
 
 __all__ = ["LocalHost"]
 
@@ -57,7 +56,7 @@ class LocalHost:
         self._start_http()
         try:
             engine = await asyncio.to_thread(LocalEngine, self._load, self._settings)
-            await warm_up(Core(self._settings, engine))
+            await asyncio.to_thread(engine.warm_up)
         except BaseException:
             await self._stop_servers(0)
             raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.errors import Cancelled, DeoccError, EngineFailure, Overloaded, Unavailable
+from deocc_engines.image import image_id_of
 from deocc_service import metrics, tracing
 from deocc_service.calls import note
 from deocc_service.engine import Load, LocalEngine
@@ -34,6 +35,7 @@ class ModelReplica:
         metrics.on_ray(replica=True)
         tracing.configure(settings.otlp_endpoint)
         self._engine = LocalEngine(load, settings)
+        self._engine.warm_up()
         self._traced = TracedEngine(self._engine)
 
     async def info(self) -> EngineInfo:
@@ -142,7 +144,8 @@ class RayEngine:
 
     async def _segment(self, content: bytes, request: pb.SegmentRequest, left: float | None) -> pb.SegmentResponse:
         with _ray_errors():
-            response = self._segmenter.segment.remote(content, request, left, tracing.current())
+            segmenter = self._segmenter.options(session_id=image_id_of(content))
+            response = segmenter.segment.remote(content, request, left, tracing.current())
             try:
                 result = await response
             except asyncio.CancelledError:

@@ -138,7 +138,6 @@ class RayHost:
             logging_config=quiet,
         )
         self._handle = serve.run(bind(self._settings, self._load), name=APP, logging_config=quiet)
-        self._handle.warm_up.remote().result()
 
     def _stop(self) -> None:
         import ray

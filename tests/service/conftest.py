@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from deocc_engines.limits import Limits
-from deocc_service.settings import Settings
+from deocc_service.settings import Replicas, Settings
 from tests.service.collector import Collector, running_collector
 from tests.service.fake_engine import FakeLoad
 from tests.service.hosts import QUEUE, SLOTS, Host
@@ -68,7 +68,7 @@ def ray_host(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> 
 
     load = FakeLoad(tmp_path_factory.mktemp("ray") / "steps")
     os.environ["PYTHONPATH"] = ROOT  # the replicas import the fake engine by name
-    settings = SETTINGS.model_copy(update={"otlp_endpoint": collector.url})
+    settings = SETTINGS.model_copy(update={"otlp_endpoint": collector.url, "segmenters": Replicas(min=2, max=2)})
     with RayHost(settings, load, Path("/tmp/deocc-test-ray")) as running:  # a short path: sockets lie in it
         host = _host(running.http_port, running.grpc_port, running.metrics_port, load)
         with host.http, host.channel:

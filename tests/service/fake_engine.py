@@ -62,9 +62,17 @@ class FakeEmbedding:
 
 
 class FakeSegmenter:
-    """A square around each included point, or the box, or the mask again; smaller ones follow with lower scores."""
+    """A square around each included point, or the box, or the mask again; smaller ones follow with lower scores.
+
+    Counts the images that it embeds in a file, one byte each.
+    """
+
+    def __init__(self, embedded_file: Path) -> None:
+        self._embedded_file = embedded_file
 
     def embed(self, pixels: np.ndarray) -> FakeEmbedding:
+        with self._embedded_file.open("ab") as file:
+            file.write(b".")
         return FakeEmbedding(pixels.shape[1], pixels.shape[0])
 
     def segment(self, embedding: FakeEmbedding, prompt: Prompt) -> tuple[ModalMask, ...]:
@@ -176,7 +184,7 @@ class FakeLoad:
         from deocc_engines.embeddings import EmbeddingCache
 
         deoccluder = Deoccluder(
-            segmenter=FakeSegmenter(),  # type: ignore[arg-type]
+            segmenter=FakeSegmenter(self._embedded_file),  # type: ignore[arg-type]
             completer=FakeCompleter(self.seconds, self.steps_file, self.slots),  # type: ignore[arg-type]
             embeddings=EmbeddingCache(),
         )
@@ -186,3 +194,12 @@ class FakeLoad:
     def steps(self) -> int:
         """Steps taken so far, in all processes."""
         return os.path.getsize(self.steps_file) if self.steps_file.exists() else 0
+
+    @property
+    def embedded(self) -> int:
+        """Images embedded so far, in all processes."""
+        return os.path.getsize(self._embedded_file) if self._embedded_file.exists() else 0
+
+    @property
+    def _embedded_file(self) -> Path:
+        return self.steps_file.with_suffix(".embedded")

@@ -114,3 +114,13 @@ def test_engines_are_listed_without_their_path(host: Host) -> None:
     listed = host.http.get("/v1/engines")
     assert listed.json()["engines"][0]["engine_id"] == engine.engine_id
     assert "secret" not in listed.text
+
+
+def test_clicks_on_one_image_embed_it_once(host: Host) -> None:
+    before = host.load.embedded
+    asked = [pb.SegmentRequest(image=pb.ImageSource(content=encoded(picture(61, 43)))) for _ in range(8)]
+    for x, request in enumerate(asked):
+        request.prompt.points.add(x=x + 10, y=20)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda request: host.rpc.Segment(request, timeout=10), asked))
+    assert host.load.embedded == before + 1
