@@ -43,6 +43,9 @@ class Memory(threading.Thread):
         """MB at the end, and MB a minute over the second half."""
         self._over.set()
         self.join()
+        print(
+            "MB at each minute:", [round(mb) for _, mb in self.samples[:: round(60 / SAMPLE_SECONDS)]], file=sys.stderr
+        )  # noqa: T201
         later = np.array(self.samples[len(self.samples) // 2 :])
         return float(later[-1, 1]), float(np.polyfit(later[:, 0], later[:, 1], 1)[0] * 60)
 

@@ -3,8 +3,6 @@
 python -m tests.trials.naive lock|batch --http-port 8100
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64
