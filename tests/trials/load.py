@@ -39,15 +39,13 @@ class Memory(threading.Thread):
         while not self._over.wait(SAMPLE_SECONDS):
             self.samples.append((time.monotonic() - started, self._service.memory()))
 
-    def stop(self) -> tuple[float, float]:
-        """MB at the end, and MB a minute over the second half."""
+    def stop(self) -> tuple[list[int], float]:
+        """MB at each minute, and MB a minute over the second half."""
         self._over.set()
         self.join()
-        print(
-            "MB at each minute:", [round(mb) for _, mb in self.samples[:: round(60 / SAMPLE_SECONDS)]], file=sys.stderr
-        )  # noqa: T201
         later = np.array(self.samples[len(self.samples) // 2 :])
-        return float(later[-1, 1]), float(np.polyfit(later[:, 0], later[:, 1], 1)[0] * 60)
+        by_minute = [round(mb) for _, mb in self.samples[:: round(60 / SAMPLE_SECONDS)]]
+        return by_minute, float(np.polyfit(later[:, 0], later[:, 1], 1)[0] * 60)
 
 
 def main() -> None:
@@ -106,7 +104,7 @@ def _trial(service: Service, work: list[Work], clients: int, seconds: float) -> 
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(ask_on, range(clients)))
     took = time.monotonic() - started
-    end, slope = memory.stop()
+    by_minute, slope = memory.stop()
     latencies.sort()
     return {
         "seconds": round(took, 1),
@@ -116,7 +114,7 @@ def _trial(service: Service, work: list[Work], clients: int, seconds: float) -> 
         "answers_a_second": round(outcomes["answered"] / took, 2),
         "p50": round(statistics.median(latencies), 3),
         "p95": round(latencies[round(0.95 * (len(latencies) - 1))], 3),
-        "memory_mb": round(end),
+        "memory_mb_at_each_minute": by_minute,
         "memory_mb_a_minute": round(slope, 2),
     }
 
