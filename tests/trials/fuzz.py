@@ -1,9 +1,9 @@
 """Rubbish by the thousand, by both protocols: every answer must be a typed one, never INTERNAL, UNKNOWN or 5xx.
 
-python -m tests.trials.fuzz --cases 3000
+python -m tests.trials.fuzz --cases 3000 [--host ray]
 
 Messages of the contract's types with random and extreme fields, damaged messages, damaged images, and damaged HTTP
-bodies and headers, each from a seed that is printed when it fails. Runs against `deocc serve --local`.
+bodies and headers, each from a seed that is printed when it fails.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ def by_http(client: httpx.Client, drawn: random.Random) -> str:
 def main() -> None:
     """Prints how often each status came; status 1 and the seeds if one of them must not."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", choices=["local", "ray"], default="local")
     parser.add_argument("--cases", type=int, default=3000, help="by each protocol")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -175,7 +176,7 @@ def main() -> None:
     wrong: list[str] = []
     limits = {"limits__max_steps": 3, "limits__max_samples": 2}
     with (
-        serving("local", **limits) as service,
+        serving(options.host, **limits) as service,
         httpx.Client(base_url=service.url, timeout=TIMEOUT) as http,
         grpc.insecure_channel(service.grpc) as channel,
     ):
