@@ -1,1 +1,1 @@
-"""Trials of a running service, too long for the tests: `python -m tests.trials.load`, `.faults`, `.fuzz`."""
+"""Trials of a running service, too long for the tests: `python -m tests.trials.NAME --help`."""
