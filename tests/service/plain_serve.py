@@ -5,6 +5,7 @@ python -m tests.service.plain_serve
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import socket
@@ -17,6 +18,8 @@ import grpc
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import serve
+from ray.serve._private import constants, grpc_util, http_util
+from ray.serve.config import gRPCOptions
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
@@ -73,6 +76,16 @@ def _listens_anywhere(port: int) -> bool:
     return bool(ANYWHERE & set(own))
 
 
+def _read_in_its_source() -> dict[str, Any]:
+    held = {"service_handler_factory", "_override_method_handler", "add_passthrough_service"}
+    return {
+        "tls": [name for name in gRPCOptions.model_fields if "ssl" in name or "tls" in name],
+        "asks_for_certificates": "cert_reqs" in inspect.getsource(http_util),
+        "largest_message": constants.RAY_SERVE_GRPC_MAX_MESSAGE_SIZE,
+        "not_there": sorted(name for name in held if name not in inspect.getsource(grpc_util.gRPCGenericServer)),
+    }
+
+
 def main() -> None:
     """Starts a cluster, asks, and ends."""
     grpc_port, http_port = _free_port(), _free_port()
@@ -90,6 +103,7 @@ def main() -> None:
             (told,) = rpc.ListEngines(pb.ListEnginesRequest(), timeout=20).engines
             found = {
                 **json.loads(told.engine_id),
+                **_read_in_its_source(),
                 "health": _status(lambda: health.Check(health_pb2.HealthCheckRequest(), timeout=20)),
                 "returned": _status(lambda: rpc.Complete(pb.CompleteRequest(), timeout=20)),
                 "raised": _status(lambda: rpc.Complete(pb.CompleteRequest(engine_id="raise"), timeout=20)),
