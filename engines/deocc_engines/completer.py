@@ -31,16 +31,14 @@ from deocc_engines.errors import EngineFailure
 from deocc_engines.guidance import Guidance
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.networks.unet import condition_of
-from deocc_engines.paste import paste, rim_of
-from deocc_engines.prompt import Box
+from deocc_engines.paste import rim_of
+from deocc_engines.prediction import WHITE, Prediction
 from deocc_engines.ranking import ranked
 from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
 from deocc_engines.text import Tokenizer
-from deocc_engines.window import Window, resize, to_uint8
+from deocc_engines.window import Window, resize
 
 __all__ = ["Completer", "CompleterRuntime", "CompleterSettings"]
-
-WHITE = 255.0
 
 
 @runtime_checkable
@@ -77,15 +75,6 @@ class CompleterSettings:
     global_margin: float | None = None
     mask_resize: Literal["nearest", "area"] = "nearest"  # of the modal mask to latent size; as in training
     whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
-
-
-@dataclass(frozen=True, eq=False)
-class _Prediction:
-    """What one stage says, in its window."""
-
-    window: Window
-    rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], on white
-    probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
 
 
 class _Teller:
@@ -222,7 +211,7 @@ class Completer:
         prediction = yield from self._global(job, wide, condition, index, seed)
         if job.strength > 0:
             prediction = yield from self._local(job, prediction, index, seed)
-        sample = self._finish(job, prediction, seed)
+        sample = prediction.sample(job.image, job.modal, seed, keep_visible=job.options.keep_visible)
         job.teller.tell(SampleReady(index, sample))
         return sample
 
@@ -232,14 +221,14 @@ class Completer:
             return Window.whole(*job.size, size)
         return Window.around(bounding_box(job.modal), *job.size, size, margin)
 
-    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[_Prediction]:
+    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[Prediction]:
         """From pure noise, the object and what surrounds it in view."""
         z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
         return self._decode(window, z_0)
 
-    def _local(self, job: _Job, found: _Prediction, index: int, seed: int) -> Run[_Prediction]:
+    def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
         """From the noised global result, a square around the object in view."""
-        window = Window.around(self._amodal_box(job, found), *job.size, self.settings.window)
+        window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
         start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
         condition = self._condition(job, window)
         z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
@@ -289,66 +278,16 @@ class Completer:
             low = (modal[:: self.settings.factor, :: self.settings.factor, 0] > 0.5).astype(np.float32)
         return condition_of(torch.from_numpy(low)[None, None], masked, whole)
 
-    def _decode(self, window: Window, z_0: Tensor) -> _Prediction:
+    def _decode(self, window: Window, z_0: Tensor) -> Prediction:
         rgb = self._runtime.decode_image(z_0)[0].permute(1, 2, 0).float().numpy()
         logits = self._runtime.decode_mask(z_0)[0, 0].float()
         if not (np.isfinite(rgb).all() and torch.isfinite(logits).all()):
             raise EngineFailure("the networks gave numbers that are not finite")
         rgb = np.ascontiguousarray(np.clip((rgb + 1) * (WHITE / 2), 0, WHITE))
-        return _Prediction(window, rgb, torch.sigmoid(logits).numpy())
-
-    def _amodal_box(self, job: _Job, found: _Prediction) -> Box:
-        """Of the predicted shape and the visible part, so never empty."""
-        modal = bounding_box(job.modal)
-        inside = found.probability > 0.5
-        if not inside.any():
-            return modal
-        box, scale = bounding_box(inside), found.window.side / found.window.size
-        (left, top), (width, height) = (found.window.left, found.window.top), job.size
-        return Box(
-            max(min(modal.x_min, left + box.x_min * scale), 0),
-            max(min(modal.y_min, top + box.y_min * scale), 0),
-            min(max(modal.x_max, left + box.x_max * scale), width),
-            min(max(modal.y_max, top + box.y_max * scale), height),
-        )
-
-    def _finish(self, job: _Job, prediction: _Prediction, seed: int) -> Sample:
-        window = prediction.window
-        rgba, amodal = paste(
-            window, prediction.rgb, prediction.probability, job.image, job.modal, keep_visible=job.options.keep_visible
-        )
-        left, top, right, bottom = window.region(*job.size)
-        modal = job.modal[top:bottom, left:right]
-        if not amodal.any():  # a prediction of nothing: what is seen is all there is
-            amodal = modal.copy()
-        box = bounding_box(np.ascontiguousarray(amodal))
-        hidden = np.count_nonzero(amodal & ~modal) / np.count_nonzero(amodal)
-        return Sample(
-            patch=rgba,
-            amodal=amodal,
-            left=left,
-            top=top,
-            image_size=job.size,
-            box=Box(box.x_min + left, box.y_min + top, box.x_max + left, box.y_max + top),
-            seed=seed,
-            score=self._score(prediction, window.take(job.modal.astype(np.float32), 0.0)),
-            occluded_fraction=float(hidden),
-        )
-
-    @staticmethod
-    def _score(prediction: _Prediction, modal: Float32[np.ndarray, "s s"]) -> float:
-        """How sure the mask is of itself, times how much of the visible part it covers."""
-        p = prediction.probability
-        inside = np.maximum(p, modal) > 0.5
-        certainty = float(np.abs(2 * p - 1)[inside].mean()) if inside.any() else 0.0
-        covered = float((modal * (p > 0.5)).sum() / max(modal.sum(), 1e-6))
-        return certainty * covered
+        return Prediction(window, rgb, torch.sigmoid(logits).numpy())
 
     def _preview(self, job: _Job, window: Window, index: int, estimate: Tensor) -> Preview:
-        seen = self._decode(window, estimate)
-        alpha = np.maximum(seen.probability, window.take(job.modal.astype(np.float32), 0.0))
-        rgba = to_uint8(np.concatenate([seen.rgb, alpha[..., None] * 255], axis=2))
-        return Preview(index, rgba, Box(window.left, window.top, window.left + window.side, window.top + window.side))
+        return self._decode(window, estimate).preview(job.modal, index)
 
     def _encode_image(self, image: Float32[np.ndarray, "s s 3"]) -> Tensor:
         """[0, 255] to a latent."""
