@@ -11,7 +11,6 @@ import argparse
 import os
 import secrets
 import signal
-import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,8 @@ from typing import Any, Self
 
 import httpx
 import yaml
+
+from deocc_service.surroundings import free_port, restore_environ
 
 MANIFEST = Path(__file__).parents[1] / "kubernetes" / "rayservice.yaml"
 START_LIMIT = 180.0  # seconds
@@ -45,7 +46,7 @@ class TwoNodes:
     ) -> None:
         self._application = application
         self._temp_dir = temp_dir
-        self.http_port, self.grpc_port, self._dashboard_port = _free_port(), _free_port(), _free_port()
+        self.http_port, self.grpc_port, self._dashboard_port = free_port(), free_port(), free_port()
         self._token = secrets.token_hex(32)
         self._added = {
             "RAY_AUTH_MODE": "token",
@@ -115,7 +116,7 @@ class TwoNodes:
 
     def _add_node(self, **arguments: Any) -> Any:
         # One agent a node, all of them on this machine.
-        ports = {"dashboard_agent_listen_port": _free_port(), "metrics_export_port": _free_port()}
+        ports = {"dashboard_agent_listen_port": free_port(), "metrics_export_port": free_port()}
         return self._cluster.add_node(num_cpus=0, **ports, **arguments)
 
     def _deploy(self) -> None:
@@ -143,16 +144,7 @@ class TwoNodes:
 
     def _stop(self) -> None:
         self._cluster.shutdown()
-        for name in set(os.environ) - set(self._before):
-            del os.environ[name]
-        os.environ.update(self._before)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        restore_environ(self._before)
 
 
 def main() -> None:

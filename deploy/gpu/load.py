@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from deocc_service.surroundings import free_port
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 START_LIMIT = 1800.0  # seconds; engines are loaded and warmed up before the host is ready
@@ -47,7 +48,7 @@ def main() -> None:
 
 @contextmanager
 def _served(bundle: Path) -> Iterator[tuple[str, float]]:
-    ports = [str(_free_port()) for _ in range(2)]
+    ports = [str(free_port()) for _ in range(2)]
     command = (sys.executable, "-c", "from deocc.cli import main; main()", "serve", "--local", "--engine", str(bundle))
     started = time.perf_counter()
     host = subprocess.Popen(  # noqa: S603 - our own command
@@ -105,12 +106,6 @@ def _ready(url: str) -> bool:
         return httpx.get(f"{url}/readyz", timeout=5).is_success
     except httpx.HTTPError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from deocc_service import tracing
 from deocc_service.auth import Guard
 from deocc_service.engine import Load
 from deocc_service.settings import HANDED_DOWN, Settings
+from deocc_service.surroundings import free_port, restore_environ
 
 __all__ = ["RayHost"]
 
@@ -49,9 +49,9 @@ class RayHost:
         # Refused here rather than in every replica.
         Guard.of(settings.api_keys_file)
         tracing.check(settings.otlp_endpoint)
-        self.http_port = settings.http_port or _free_port()
-        self.grpc_port = settings.grpc_port or _free_port()
-        self.metrics_port = settings.metrics_port or _free_port()  # of this node's agent, which always exports
+        self.http_port = settings.http_port or free_port()
+        self.grpc_port = settings.grpc_port or free_port()
+        self.metrics_port = settings.metrics_port or free_port()  # of this node's agent, which always exports
 
     def __enter__(self) -> Self:
         self._environ = dict(os.environ)
@@ -131,7 +131,7 @@ class RayHost:
             http_options={"host": self._settings.http_host, "port": self.http_port, **self._tls()},
             grpc_options={
                 # Serve's own port is always in clear; with TLS the hook opens the one that callers are told of.
-                "port": _free_port() if self._settings.tls else self.grpc_port,
+                "port": free_port() if self._settings.tls else self.grpc_port,
                 "grpc_servicer_functions": ["deocc_service.proxy.install"],
                 "enable_reflection": self._settings.api_keys_file is None and not self._settings.tls,
             },
@@ -146,13 +146,4 @@ class RayHost:
         if ray.is_initialized():  # serve.shutdown would start a cluster to shut it down
             serve.shutdown()
             ray.shutdown()
-        for name in set(os.environ) - set(self._environ):
-            del os.environ[name]
-        os.environ.update(self._environ)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        restore_environ(self._environ)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from ray.serve.config import gRPCOptions
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
+from deocc_service.surroundings import free_port
 
 LISTENING = "0A"
 ANYWHERE = {"00000000", "0" * 32}
@@ -55,12 +55,6 @@ class Plain:
         grpc_context.set_trailing_metadata([("reason", "typed")])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _status(call: Any) -> tuple[str, str, bool]:
     """Code, details, and whether the trailing metadata came."""
     try:
@@ -88,7 +82,7 @@ def _read_in_its_source() -> dict[str, Any]:
 
 def main() -> None:
     """Starts a cluster, asks, and ends."""
-    grpc_port, http_port = _free_port(), _free_port()
+    grpc_port, http_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2, _temp_dir=folder)
         adders = ["deocc.v1.deocclusion_pb2_grpc.add_DeocclusionServiceServicer_to_server"]

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 
 import deocc
+from deocc_service.surroundings import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -136,7 +136,7 @@ class Service:
 @contextmanager
 def serving(host: str, *command: str, **settings: object) -> Iterator[Service]:
     """`deocc serve` of the embedded engine, on "ray" or "local"; or another command that serves on the same ports."""
-    http, grpc = (_free_port() for _ in range(2))
+    http, grpc = (free_port() for _ in range(2))
     settings = {"metrics_port": 0, **settings}
     environ = {**os.environ, **{f"DEOCC_{name.upper()}": str(value) for name, value in settings.items()}}
     start = "from deocc.cli import main; main()"
@@ -177,9 +177,3 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
