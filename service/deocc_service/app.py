@@ -47,7 +47,7 @@ class Edge(Servicer):
         async for message in super().CompleteStream(request, grpc_context):
             yield message
         if grpc_context.code():
-            # Only a message carries the context, with status and details, to the proxy; the hook there drops it.
+            # Messages carry the context, status and details, to the proxy: there must be one, which the hook drops.
             yield pb.CompleteStreamResponse()
 
     async def ready(self) -> bool:
