@@ -129,7 +129,7 @@ def _occluder(rng: Rng, library: Library, split: Split, like: Cutout, reach: flo
         return shape_layer(rng, library.wallpapers(split), name, int(np.clip(reach, 32, 256)))
     cutout = library.draw_like(rng, split, like) if choice < 0.45 else library.draw(rng, split)
     stretch = float(rng.uniform(0.25, 0.6)) if rng.random() < 0.06 else 1.0
-    return cutout_layer(rng, cutout, reach, (2 * fit[0], 2 * fit[1]), stretch)
+    return cutout_layer(rng, cutout, reach, (2 * fit[0], 2 * fit[1]), stretch, bend=split == "train")
 
 
 def _place_target(rng: Rng, layer: Layer, size: tuple[int, int], truncate: bool) -> Placed:
@@ -194,7 +194,8 @@ def _attempt(rng: Rng, library: Library, split: Split) -> Scene | None:
     short = int(rng.integers(160, SIDE + 1))
     size = (short, SIDE) if rng.random() < 0.5 else (SIDE, short)
     cutout = library.draw(rng, split)
-    target_layer = cutout_layer(rng, cutout, float(rng.uniform(0.25, 0.85)) * SIDE, size)
+    bend = split == "train"  # what is held out stays as it is
+    target_layer = cutout_layer(rng, cutout, float(rng.uniform(0.25, 0.85)) * SIDE, size, bend=bend)
     truncated = bool(rng.random() < 0.1)
     target = _place_target(rng, target_layer, size, truncated)
     whole = np.zeros(size, np.bool_)
@@ -206,7 +207,7 @@ def _attempt(rng: Rng, library: Library, split: Split) -> Scene | None:
 
     behind = []
     for _ in range(int(rng.integers(4))):
-        layer = cutout_layer(rng, library.draw(rng, split), float(rng.uniform(0.15, 0.7)) * SIDE, size)
+        layer = cutout_layer(rng, library.draw(rng, split), float(rng.uniform(0.15, 0.7)) * SIDE, size, bend=bend)
         height, width = layer.solid.shape
         x = int(rng.integers(-width // 4, size[1] - 3 * width // 4 + 1))
         y = int(rng.integers(-height // 4, size[0] - 3 * height // 4 + 1))

@@ -22,6 +22,10 @@ __all__ = ["Layer", "Placed", "Rng", "cutout_layer", "degrade", "shadow", "shape
 Rng: TypeAlias = np.random.Generator
 
 
+BENT = 0.5  # share of the cut-outs that are bent, where they may be
+BEND = 0.08  # of the longer side: the farthest that a place is pulled
+
+
 @lru_cache(maxsize=2500)
 def _picture(path: Path) -> Pixels:
     bgra = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -73,15 +77,38 @@ def _warped(rng: Rng, rgba: Floats, angle: float) -> tuple[Floats, NDArray[np.bo
     return out, out[..., 3] > 0.5
 
 
-def cutout_layer(rng: Rng, cutout: Cutout, long_side: float, fit: tuple[int, int], stretch: float = 1.0) -> Layer:
-    """A cut-out scaled, mirrored, re-lit and turned; shrunk further where it would not fit into (h, w)."""
+def _bent(rng: Rng, rgba: Floats) -> Floats:
+    """Pulled about smoothly, by a few per cent of its length, on a canvas that holds it all."""
+    reach = BEND * max(rgba.shape[:2])
+    pad = int(np.ceil(reach))
+    wide = cv2.copyMakeBorder(rgba, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    height, width = wide.shape[:2]
+    cells = int(rng.integers(3, 6))
+    pull = cv2.resize(
+        rng.standard_normal((cells, cells, 2), np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    pull = np.clip(pull * rng.uniform(0, reach / 2), -reach, reach)
+    ys, xs = np.mgrid[:height, :width].astype(np.float32)
+    return np.asarray(cv2.remap(wide, xs + pull[..., 0], ys + pull[..., 1], cv2.INTER_LINEAR), np.float32)
+
+
+def cutout_layer(
+    rng: Rng, cutout: Cutout, long_side: float, fit: tuple[int, int], stretch: float = 1.0, bend: bool = False
+) -> Layer:
+    """A cut-out scaled, mirrored, re-lit and turned; shrunk further where it would not fit into (h, w).
+
+    Args:
+        bend: at times its shape is pulled about too, for variety.
+    """
     source = _picture(cutout.path)
     angle = float(rng.normal(0, 0.15)) if rng.random() < 0.8 else float(rng.uniform(0, 2 * np.pi))
     cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
     height, width = source.shape[0], source.shape[1] * stretch
     # Beyond 1.5 x its own pixels a picture is only blur, which a model would learn to paint.
     scale = min(long_side / max(height, width), 1.5)
-    scale = min(scale, (fit[1] - 3) / (width * cos + height * sin), (fit[0] - 3) / (width * sin + height * cos))
+    bends = bend and rng.random() < BENT
+    room = (1 + 2 * BEND if bends else 1) * np.array([width * sin + height * cos, width * cos + height * sin])
+    scale = min(scale, *(np.array(fit) - (6 if bends else 3)) / room)
     out_w, out_h = max(4, round(width * scale)), max(4, round(height * scale))
     mirrored = source[:, ::-1] if rng.random() < 0.5 else source
     premultiplied = mirrored.astype(np.float32)
@@ -92,6 +119,8 @@ def cutout_layer(rng: Rng, cutout: Cutout, long_side: float, fit: tuple[int, int
     premultiplied[..., :3] = colour * premultiplied[..., 3:]
     resampling = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = cv2.resize(premultiplied, (out_w, out_h), interpolation=resampling).astype(np.float32)
+    if bends:
+        small = _bent(rng, small)
     rgba, solid = _warped(rng, small, angle)
     return Layer(cutout.identity, cutout.caption, cutout.kind, rgba, solid)
 

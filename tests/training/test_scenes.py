@@ -36,7 +36,7 @@ def test_the_visible_target_is_the_truth(library: Library) -> None:
     for scene in _scenes(library):
         visible = scene.labels == scene.target_label
         # Soft rims mix with their neighbours, so the promise is for pixels away from every boundary.
-        inner = cv2.erode(visible.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        inner = cv2.erode(visible.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
         if scene.degraded or not inner.any():
             continue
         difference = np.abs(scene.image[inner].astype(int) - scene.target[..., :3][inner])
