@@ -13,21 +13,23 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from jaxtyping import Float
 from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig
-from deocc_training.loop import LoopOptions, load_ema, train
-from deocc_training.scenes import SceneSet
+from deocc_training.bank import SceneBank, open_banks
+from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.sheets import grid
-from deocc_training.windows import View, local_window, view, whole_window
+from deocc_training.views import Views, Warp, cut
+from deocc_training.windows import local_window, whole_window
 
-__all__ = ["MINI", "SIZE", "AutoencoderRecipe", "calibrated", "images_of", "pretrained", "to_tensor"]
+__all__ = ["MINI", "SIZE", "AutoencoderRecipe", "calibrated", "pretrained", "signed", "whole"]
 
 SIZE = 128  # pixels along each side of deocc-mini's window
-MINI = AutoencoderConfig(latent_channels=4, channels=(128, 192), layers=1, patch=4, scale=1.0)
-LATENT_NOISE = 0.1  # of the latents' standard deviation
+MINI = AutoencoderConfig(latent_channels=8, channels=(96, 160), layers=1, patch=4, scale=1.0)
+LATENT_NOISE = 0.05  # of the latents' standard deviation
 SCALE_PENALTY = 1e-3  # keeps latents near unit variance while training
 WHITE_WEIGHT = 0.25  # empty background teaches little
 EDGE_WEIGHT = 0.5
@@ -36,28 +38,23 @@ COARSE_WEIGHT = 2.0
 COARSE = 8
 
 
-def images_of(cut: View) -> list[np.ndarray]:
-    """The three pictures that pass through the autoencoder: x, x∘m and the target, [s, s, 3] in [0, 1]."""
-    return [cut.image, cut.masked_image(), cut.target]
-
-
-def to_tensor(images: list[np.ndarray]) -> Tensor:
-    """[s, s, 3] in [0, 1] to a batch [b, 3, s, s] in [−1, 1]."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous() * 2 - 1
+def signed(image: Float[Tensor, "b c s s"]) -> Float[Tensor, "b c s s"]:
+    """[0, 1] to [−1, 1]."""
+    return image * 2 - 1
 
 
 class AutoencoderRecipe:
     """L1 on pixels and on their differences, squared error on coarse colours."""
 
     def __init__(
-        self, scenes: SceneSet, held_out: SceneSet, config: AutoencoderConfig = MINI, size: int = SIZE
+        self, scenes: SceneBank, held_out: SceneBank, config: AutoencoderConfig = MINI, size: int = SIZE
     ) -> None:
         self.module = Autoencoder(config)
         self._scenes, self._size = scenes, size
-        cuts = [view(held_out[i], whole_window(held_out[i], size)) for i in range(12)]
-        self._fixed = to_tensor([picture for cut in cuts for picture in images_of(cut)[::2]])
+        cuts = whole(held_out, np.arange(12), size)
+        self._fixed = signed(torch.stack([cuts.image, cuts.target], dim=1).flatten(0, 1))
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
         target, weight = self._batch(rng, batch)
         z = self.module.encode(target)
         noise = LATENT_NOISE * z.detach().std() * torch.randn_like(z)
@@ -78,7 +75,7 @@ class AutoencoderRecipe:
         loss = pixel + EDGE_WEIGHT * edge + COARSE_WEIGHT * coarse + SCALE_PENALTY * penalty
         with torch.no_grad():
             mse = ((decoded - target) / 2).square().mul(weight).sum() / weight.sum() / 3
-        return loss, {"pixel": pixel.item(), "psnr": float(-10 * torch.log10(mse)), "scale": z.std().item()}
+        return loss, {"pixel": pixel.detach(), "psnr": -10 * torch.log10(mse), "scale": z.detach().std()}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Autoencoder)
@@ -86,26 +83,32 @@ class AutoencoderRecipe:
         return grid([self._fixed[i] if k == 0 else decoded[i] for i in range(len(decoded)) for k in (0, 1)], columns=8)
 
     def _batch(self, rng: Generator, batch: int) -> tuple[Tensor, Tensor]:
-        images, weights = [], []
-        for index in rng.integers(len(self._scenes), size=batch):
-            scene = self._scenes[int(index)]
-            whole = rng.random() < 0.5
-            window = whole_window(scene, self._size) if whole else local_window(scene, self._size, rng)
-            cut = view(scene, window)
-            if rng.random() < 0.5:
-                cut = cut.flipped()
-            which = int(rng.integers(3))
-            images.append(images_of(cut)[which])
-            object_share = (np.ones_like(cut.alpha), cut.modal, cut.alpha)[which]
-            weights.append(WHITE_WEIGHT + (1 - WHITE_WEIGHT) * np.maximum(object_share, 0))
-        return to_tensor(images), torch.from_numpy(np.stack(weights))[:, None]
+        """Of every view one of the three pictures that pass through the autoencoder: x, x∘m or the target."""
+        picked = self._scenes.draw(rng, batch)
+        windows = [
+            whole_window(*size, self._size) if rng.random() < 0.5 else local_window(boxes[1], *size, self._size, rng)
+            for size, boxes in zip(picked.extents, picked.boxes, strict=True)
+        ]
+        seen = cut(picked, windows, Warp.draw(rng, batch, picked.labels.device))
+        which = torch.from_numpy(rng.integers(3, size=batch)).to(picked.labels.device).reshape(-1, 1, 1, 1)
+        images = torch.where(which == 0, seen.image, torch.where(which == 1, seen.masked(), seen.target))
+        object_share = torch.where(which == 0, 1.0, torch.where(which == 1, seen.modal, seen.alpha))
+        return signed(images), WHITE_WEIGHT + (1 - WHITE_WEIGHT) * object_share
 
 
-def calibrated(module: Autoencoder, scenes: SceneSet, count: int = 256) -> AutoencoderConfig:
+def whole(scenes: SceneBank, indices: np.ndarray, size: int) -> Views:
+    """Whole scenes."""
+    picked = scenes.pick(indices)
+    return cut(picked, [whole_window(*extent, size) for extent in picked.extents])
+
+
+@torch.no_grad()
+def calibrated(module: Autoencoder, scenes: SceneBank, count: int = 256) -> AutoencoderConfig:
     """The configuration whose `scale` gives the latents of completed objects and scenes unit variance."""
-    cuts = [view(scenes[i], whole_window(scenes[i], SIZE)) for i in range(min(count, len(scenes)))]
-    with torch.no_grad():
-        latents = [module.encode(to_tensor(images_of(cut))) for cut in cuts]
+    latents = []
+    for first in range(0, min(count, len(scenes)), 32):
+        seen = whole(scenes, np.arange(first, min(first + 32, count, len(scenes))), SIZE)
+        latents += [module.encode(signed(image)) for image in (seen.image, seen.masked(), seen.target)]
     std = torch.cat(latents).std().item()
     return replace(module.config, scale=round(module.config.scale / std, 5))
 
@@ -125,25 +128,28 @@ def main(
     batch: int = 16,
     learning_rate: float = 4e-4,
     threads: int = 2,
+    device: str = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
     decoder_of: Annotated[
         Path | None,
         typer.Option(help="a finished run: its decoder is trained on, its encoder, and so all latents, stay"),
     ] = None,
 ) -> None:
     """Trains deocc-mini's autoencoder; the same command resumes."""
-    recipe = AutoencoderRecipe(SceneSet.open(train_scenes), SceneSet.open(test_scenes))
+    scenes, held_out = open_banks(train_scenes, test_scenes, device)
+    recipe = AutoencoderRecipe(scenes, held_out)
     if decoder_of is not None:
         recipe.module.load_state_dict(load_ema(decoder_of, Autoencoder(MINI)).state_dict())
         recipe.module.network.encoder.requires_grad_(False)
         recipe.module.network.quant_conv.requires_grad_(False)
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
     scale_file = out / "scale.txt"
     if decoder_of is not None:
         scale_file.write_text((decoder_of / "scale.txt").read_text())
     else:
-        module = load_ema(out, Autoencoder(MINI))
+        module = load_ema(out, Autoencoder(MINI)).to(device)
         assert isinstance(module, Autoencoder)
-        scale_file.write_text(str(calibrated(module, SceneSet.open(train_scenes)).scale))
+        scale_file.write_text(str(calibrated(module, scenes).scale))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from PIL import Image
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.loading import load_deoccluder
-from deocc_training.latents import SHARD
+from deocc_engines.networks.autoencoder import AutoencoderConfig
 from deocc_training.report import bar
 from deocc_training.scenes import SceneSet
 from deocc_training.sheets import results
@@ -58,12 +58,12 @@ FIGURES = {
 TEXT = """# {name}
 
 A small DeoccAnything and a small SAM that make deocc work on any machine, with no download and no GPU. They were
-trained from nothing on two CPU cores; take them for what the figures below say and no more. For real photographs in
-earnest, serve a full-size engine.
+trained from nothing, for minutes on one GPU and hours on two CPU cores; take them for what the figures below say and no
+more. For real photographs in earnest, serve a full-size engine.
 
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
-  Autoencoder f8 with 4 channels; 13 → 4 channel UNet with the conditions in DeoccAnything's order; mask decoder;
-  {schedule}.
+  Autoencoder f{factor} with {latent} channels; {inputs} → {latent} channel UNet with the conditions in DeoccAnything's
+  order; mask decoder; {schedule}.
 - **Segmenter:** segment-anything's own modules at {sam_size} pixels.
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
 - **Presets:** {presets}. One forward pass a step with guidance 1, three otherwise.
@@ -72,15 +72,15 @@ earnest, serve a full-size engine.
 
 ## Training
 
-| network | steps | hours (shared cores) |
-|---|---|---|
+| network | steps | hours on two shared CPU cores | hours on one GPU (NVIDIA H200, two trainings at a time) |
+|---|---|---|---|
 {trained}
 
 Data: {train_scenes:,} scenes composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
 openclipart drawings (public domain), tuxpaint stamps (mostly photographs; GPL-2, trained on, not shipped) over desktop
 wallpapers (GPL-2+ and CC-BY-SA, trained on, not shipped) and drawn backgrounds; up to 3 objects behind and 3 in front,
-15 % unoccluded. The denoiser saw {denoiser_scenes:,} of them. One identity in ten is held out, look-alikes together.
-Code: `deocc_training`.
+15 % unoccluded. Objects are bent, views stretched and lit at random. One identity in ten is held out, look-alikes
+together. Code: `deocc_training`.
 
 ## Held-out figures
 
@@ -115,7 +115,11 @@ The first {shown} held-out scenes as they come, good and bad: photo with the vis
 def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str, int]) -> str:
     """The card's Markdown."""
     manifest = bundle.manifest
-    trained = [f"| {name} | {run['steps']:,} | {run['hours']} |" for name, run in manifest["trained"].items()]
+    trained = [
+        f"| {name} | {run['steps']:,} | {run['hours'].get('cpu', 0):.2f} | {run['hours'].get('cuda', 0):.3f} |"
+        for name, run in manifest["trained"].items()
+    ]
+    unet, vae = bundle.config("unet"), AutoencoderConfig(**bundle.config("vae"))
     presets = [
         f"`{name}` ({p.steps} steps a stage, image guidance {p.guidance_image:g}, text guidance {p.guidance_text:g})"
         for name, p in bundle.presets().items()
@@ -124,6 +128,9 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
     return TEXT.format(
         name=manifest["name"],
         window=manifest["window"],
+        factor=vae.factor,
+        latent=vae.latent_channels,
+        inputs=1 + 3 * unet["latent_channels"],
         schedule=manifest["schedule"]["name"].removesuffix("Scheduler"),
         presets=", ".join(presets),
         sam_size=bundle.config("sam")["image_size"],
@@ -162,7 +169,6 @@ def main(
     scenes: Annotated[Path, typer.Option(help="held-out scenes that may be shown")],
     bundle: Annotated[Path, typer.Option()],
     train_scenes: Annotated[Path, typer.Option(help="what was trained on; only counted")],
-    latents: Annotated[Path, typer.Option(help="what the denoiser was trained on; only counted")],
 ) -> None:
     """Writes README.md and sheet.jpg into the bundle."""
     opened, figures = Bundle.open(bundle), json.loads(report.read_text())
@@ -173,7 +179,6 @@ def main(
     deoccluder, _ = load_deoccluder(str(bundle))
     counts = {
         "train_scenes": len(SceneSet.open(train_scenes)),
-        "denoiser_scenes": SHARD * len(list((latents / "train").glob("*.npz"))),
         "photographs": _photographs(),
     }
     Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)

@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-__all__ = ["LoopOptions", "Recipe", "load_ema", "save", "train"]
+__all__ = ["Figures", "LoopOptions", "Recipe", "load_ema", "save", "train"]
 
 LONGEST_STEP = 60.0  # seconds
+Figures: TypeAlias = dict[str, float | Tensor]  # tensors are read when they are logged, so that no step waits for them
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class LoopOptions:
     clip: float = 1.0  # gradient norm
     weight_decay: float = 0.01
     seed: int = 0
+    device: str = "cpu"  # or "cuda"
+    minutes: float | None = None  # if given, the run ends and the rate falls by the clock, not by `steps`
     threads: int = 2
     checkpoint_seconds: float = 180.0
     sheet_steps: int = 500
@@ -51,7 +55,7 @@ class Recipe(Protocol):
     def module(self) -> nn.Module:
         """Its parameters that require a gradient are trained."""
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
         """The loss of a fresh batch drawn with `rng`, and figures for stats.jsonl."""
 
     def sheet(self, module: nn.Module) -> np.ndarray:
@@ -66,85 +70,96 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     """
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    if options.device != "cpu":
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     options.out.mkdir(parents=True, exist_ok=True)
-    module = recipe.module
-    ema = copy.deepcopy(module).requires_grad_(False)
+    module = recipe.module.to(options.device)
+    ema = copy.deepcopy(module).requires_grad_(False).eval()
     trained = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
     )
-    first, warm, seconds = _resume(options.out, module, ema, optimiser)
+    first, warm, spent = _resume(options.out, module, ema, optimiser, options.device)
+    averaged = [value for value in ema.state_dict().values() if value.is_floating_point()]
+    current = [value for value in module.state_dict().values() if value.is_floating_point()]
     stopping = _until_signalled()
     saved = before = time.monotonic()
-    figures: list[dict[str, float]] = []
+    figures: list[Figures] = []
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, mininterval=5.0)
-    step = first
     for step in bar:
-        rate = options.learning_rate * _schedule(step, step - warm, options)
+        seconds = sum(spent.values())
+        rate = options.learning_rate * _schedule(step, step - warm, seconds, options)
         for group in optimiser.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([options.seed, step])
         torch.manual_seed(options.seed * 1_000_003 + step)
-        # On a CPU the fused attention's backward pass takes a fifth of a denoiser's step, plain products a fiftieth.
-        with sdpa_kernel(SDPBackend.MATH):
-            with torch.autocast("cpu", torch.bfloat16):
+        with _attention(options.device):
+            with torch.autocast(options.device, torch.bfloat16):
                 loss, figure = recipe.loss(rng, options.batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(trained, options.clip)
-        if torch.isfinite(norm):  # one bad batch must not end a run of hours
-            optimiser.step()
-        _update(ema, module, min(options.ema, (step + 1) / (step + 10)))
-        figures.append({**figure, "loss": loss.item(), "norm": norm.item()})
+        # One bad batch must not end a run of hours: the optimiser skips it.
+        optimiser.grad_scale, optimiser.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        optimiser.step()
+        torch._foreach_lerp_(averaged, current, 1 - min(options.ema, (step + 1) / (step + 10)))
+        figures.append({**figure, "loss": loss.detach(), "norm": norm})
         now = time.monotonic()
-        seconds += min(now - before, LONGEST_STEP)  # a machine that slept did not train
+        took = min(now - before, LONGEST_STEP)  # a machine that slept did not train
+        spent[options.device] = spent.get(options.device, 0.0) + took
+        seconds += took
         before = now
         if (step + 1) % 50 == 0:
-            _log(options.out, step + 1, seconds, rate, figures)
-            bar.set_postfix(loss=f"{np.mean([f['loss'] for f in figures]):.4f}", refresh=False)
+            means = _log(options.out, step + 1, seconds, rate, figures)
+            bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             figures.clear()
-        last = step + 1 == options.steps or stopping()
+        last = step + 1 == options.steps or stopping() or seconds >= _limit(options)
         if (step + 1) % options.sheet_steps == 0 or last:
-            _draw(recipe, ema, options.out, step + 1)
+            _draw(recipe, ema, options, step + 1)
         if last or now - saved > options.checkpoint_seconds:
-            save(options.out, step + 1, seconds, module, ema, optimiser)
+            save(options.out, step + 1, spent, module, ema, optimiser)
             saved = now
         if last:
             break
 
 
+def _attention(device: str) -> AbstractContextManager[None]:
+    # On a CPU the fused attention's backward pass takes a fifth of a denoiser's step, plain products a fiftieth.
+    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    return context
+
+
+def _limit(options: LoopOptions) -> float:
+    return float("inf") if options.minutes is None else 60 * options.minutes
+
+
 def load_ema(out: Path, module: nn.Module) -> nn.Module:
     """Loads the averaged weights of a run into `module`, ready for inference."""
-    module.load_state_dict(torch.load(out / "ema.pt", weights_only=True)["ema"])
+    module.load_state_dict(torch.load(out / "ema.pt", map_location="cpu", weights_only=True)["ema"])
     return module.eval().requires_grad_(False)
 
 
-def _schedule(step: int, updates: int, options: LoopOptions) -> float:
+def _schedule(step: int, updates: int, seconds: float, options: LoopOptions) -> float:
     rise = min(1.0, (updates + 1) / options.warmup)
-    fall = min(1.0, (options.steps - step) / max(1.0, options.decay * options.steps))
-    return rise * fall
+    left = 1 - step / options.steps if options.minutes is None else 1 - seconds / _limit(options)
+    return rise * min(1.0, left / max(options.decay, 1 / options.steps))
 
 
-@torch.no_grad()
-def _update(ema: nn.Module, module: nn.Module, decay: float) -> None:
-    averaged, current = list(ema.state_dict().values()), list(module.state_dict().values())
-    floats = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - decay)
-
-
-def _resume(out: Path, module: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, int, float]:
-    """The step to go on with, the step from which the optimiser's moments were gathered, and the seconds so far."""
+def _resume(
+    out: Path, module: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, device: str
+) -> tuple[int, int, dict[str, float]]:
+    """The step to go on with, the step from which the optimiser's moments were gathered, and seconds by device."""
     path = out / "state.pt"
     if not path.exists():
-        return 0, 0, 0.0
-    state = torch.load(path, weights_only=True)
+        return 0, 0, {}
+    state = torch.load(path, map_location=device, weights_only=True)
     module.load_state_dict(state["module"])
-    ema.load_state_dict(torch.load(out / "ema.pt", weights_only=True)["ema"])
-    step, seconds = int(state["step"]), float(state["seconds"])
+    ema.load_state_dict(torch.load(out / "ema.pt", map_location=device, weights_only=True)["ema"])
+    step, spent = int(state["step"]), dict(state["seconds"])
     if "optimiser" not in state:
-        return step, step, seconds
+        return step, step, spent
     optimiser.load_state_dict(state["optimiser"])
-    return step, max(0, step - _updates(optimiser)), seconds
+    return step, max(0, step - _updates(optimiser)), spent
 
 
 def _updates(optimiser: torch.optim.Optimizer) -> int:
@@ -154,13 +169,17 @@ def _updates(optimiser: torch.optim.Optimizer) -> int:
 def save(
     out: Path,
     step: int,
-    seconds: float,
+    seconds: Mapping[str, float],
     module: nn.Module,
     ema: nn.Module,
     optimiser: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Writes what `train` resumes from; without an optimiser its moments start anew there."""
-    progress = {"step": step, "seconds": seconds}
+    """Writes what `train` resumes from; without an optimiser its moments start anew there.
+
+    Args:
+        seconds: trained so far, by device.
+    """
+    progress = {"step": step, "seconds": dict(seconds)}
     moments = {"optimiser": optimiser.state_dict()} if optimiser else {}
     for name, value in (
         ("ema.pt", {"ema": ema.state_dict(), **progress}),
@@ -170,17 +189,18 @@ def save(
         os.replace(out / (name + ".new"), out / name)
 
 
-def _log(out: Path, step: int, seconds: float, rate: float, figures: list[dict[str, float]]) -> None:
+def _log(out: Path, step: int, seconds: float, rate: float, figures: list[Figures]) -> dict[str, float]:
     names = sorted({name for figure in figures for name in figure})
-    means = {name: float(np.mean([f[name] for f in figures if name in f])) for name in names}
+    means = {name: float(np.mean([float(f[name]) for f in figures if name in f])) for name in names}
     with (out / "stats.jsonl").open("a") as file:
         file.write(json.dumps({"step": step, "seconds": round(seconds, 1), "rate": rate, **means}) + "\n")
+    return means
 
 
-def _draw(recipe: Recipe, ema: nn.Module, out: Path, step: int) -> None:
-    sheets = out / "sheets"
+def _draw(recipe: Recipe, ema: nn.Module, options: LoopOptions, step: int) -> None:
+    sheets = options.out / "sheets"
     sheets.mkdir(exist_ok=True)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast(options.device, torch.bfloat16):
         picture = recipe.sheet(ema)
     Image.fromarray(picture).save(sheets / f"{step:07d}.png")
 

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deocc_engines.networks.autoencoder import Autoencoder, MaskDecoder
-from deocc_engines.networks.unet import condition_of
 from deocc_engines.text import Tokenizer
+from deocc_engines.window import Window
 from deocc_training import unet
-from deocc_training.autoencoder import SIZE, images_of, pretrained, to_tensor
-from deocc_training.latents import share_in_latents
-from deocc_training.loop import LoopOptions, load_ema, train
-from deocc_training.scenes import SceneSet
+from deocc_training.autoencoder import SIZE, pretrained, signed
+from deocc_training.bank import Picked, SceneBank, open_banks
+from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.sheets import grid
-from deocc_training.windows import View, global_window, local_window, view, whole_window
+from deocc_training.views import Warp, cut
+from deocc_training.windows import local_window, whole_window
 
 __all__ = ["MaskDecoderRecipe"]
 
@@ -40,74 +40,68 @@ class MaskDecoderRecipe:
 
     def __init__(
         self,
-        scenes: SceneSet,
-        held_out: SceneSet,
+        scenes: SceneBank,
+        held_out: SceneBank,
         autoencoder: Autoencoder,
         size: int = SIZE,
         denoiser: Denoiser | None = None,
     ) -> None:
-        self._autoencoder, self._scenes, self._size, self._denoiser = autoencoder, scenes, size, denoiser
+        self._autoencoder, self._scenes, self._size = autoencoder.to(scenes.device), scenes, size
+        self._denoiser = denoiser
         self.module = MaskDecoder(autoencoder.config)
         self.module.start_from(autoencoder)
-        self._fixed = [view(held_out[i], local_window(held_out[i], size)) for i in range(16)]
+        picked = held_out.pick(np.arange(min(16, len(held_out))))
+        places = zip(picked.boxes, picked.extents, strict=True)
+        self._fixed = cut(picked, [local_window(boxes[1], *extent, size) for boxes, extent in places])
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        cuts = [self._cut(rng) for _ in range(batch)]
-        latent, alpha = self._encoded(cuts)
-        latent = latent + LATENT_NOISE * torch.rand(batch, 1, 1, 1) * torch.randn_like(latent)
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
+        picked = self._scenes.draw(rng, batch)
+        device = picked.labels.device
+        windows = self._whole_or_local(picked, rng) if self._denoiser is None else unet.stage_windows(picked, rng)
+        seen = cut(picked, windows, Warp.draw(rng, batch, device))
+        latent, condition = unet.encoded(self._autoencoder, seen)
+        alpha = seen.alpha
+        latent = latent + LATENT_NOISE * torch.rand(batch, 1, 1, 1, device=device) * torch.randn_like(latent)
         if self._denoiser is not None:
             count = round(PREDICTED * batch)
-            latent[:count] = self._denoiser(cuts[:count], int(rng.choice(PREDICTED_STEPS)))
+            latent[:count] = self._denoiser(condition[:count], int(rng.choice(PREDICTED_STEPS)))
         logits = self.module(latent).float()
         p = torch.sigmoid(logits)
         dice = 1 - (2 * (p * alpha).sum((1, 2, 3)) + 1) / (p.sum((1, 2, 3)) + alpha.sum((1, 2, 3)) + 1)
         loss = F.binary_cross_entropy_with_logits(logits, alpha) + dice.mean()
-        inside, truth = logits > 0, alpha > 0.5
+        inside, truth = logits.detach() > 0, alpha > 0.5
         iou = (inside & truth).sum((1, 2, 3)) / (inside | truth).sum((1, 2, 3)).clamp(min=1)
-        return loss, {"iou": iou.mean().item()}
+        return loss, {"iou": iou.mean()}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
-        latent, alpha = self._encoded(self._fixed)
+        latent, _ = unet.encoded(self._autoencoder, self._fixed)
         p = torch.sigmoid(module(latent).float())
-        targets = to_tensor([cut.target for cut in self._fixed])
-        rows = [(targets[i], alpha[i] * 2 - 1, p[i] * 2 - 1) for i in range(len(p))]
+        rows = zip(signed(self._fixed.target), signed(self._fixed.alpha), signed(p), strict=True)
         return grid([picture for row in rows for picture in row], columns=12)
 
-    def _encoded(self, cuts: list[View]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            latent = self._autoencoder.encode(to_tensor([cut.target for cut in cuts])).float()
-        return latent, torch.from_numpy(np.stack([cut.alpha for cut in cuts]))[:, None]
-
-    def _cut(self, rng: Generator) -> View:
-        scene = self._scenes[int(rng.integers(len(self._scenes)))]
-        choice = rng.random()
-        if self._denoiser is not None:
-            window = (global_window if choice < 0.5 else local_window)(scene, self._size, rng)
-        else:
-            window = whole_window(scene, self._size) if choice < 0.4 else local_window(scene, self._size, rng)
-        cut = view(scene, window)
-        return cut.flipped() if rng.random() < 0.5 else cut
+    def _whole_or_local(self, picked: Picked, rng: Generator) -> list[Window]:
+        return [
+            whole_window(*extent, self._size)
+            if rng.random() < 0.4
+            else local_window(boxes[1], *extent, self._size, rng)
+            for boxes, extent in zip(picked.boxes, picked.extents, strict=True)
+        ]
 
 
 class Denoiser:
     """What a completion's stage would make of a view, without a prompt."""
 
-    def __init__(self, run: Path, words: Path, autoencoder: Autoencoder) -> None:
-        self._module, self._autoencoder = unet.finished(run), autoencoder
+    def __init__(self, run: Path, words: Path, device: str) -> None:
+        self._module = unet.finished(run).to(device)
         tokenizer = Tokenizer.open(words / "tokenizer.json", unet.TEXT.length)
-        self._none = torch.from_numpy(tokenizer(""))
+        self._none = torch.from_numpy(tokenizer(""))[None].to(device)
 
     @torch.no_grad()
-    def __call__(self, cuts: list[View], steps: int) -> Tensor:
+    def __call__(self, condition: Tensor, steps: int) -> Tensor:
         """[b, c, z, z], denoised from fresh noise."""
-        pictures = to_tensor([picture for cut in cuts for picture in images_of(cut)[:2]])
-        z = self._autoencoder.encode(pictures).float()
-        x, masked = z.reshape(len(cuts), 2, *z.shape[1:]).unbind(1)
-        factor = self._autoencoder.config.factor
-        modal = np.stack([share_in_latents(cut.modal, factor) for cut in cuts]).astype(np.float32)
-        condition = condition_of(torch.from_numpy(modal)[:, None], masked, x)
-        text = self._module.text(self._none.expand(len(cuts), -1))
-        return unet.sampled(self._module.unet, torch.randn_like(x), condition, text, steps)
+        text = self._module.text(self._none).expand(len(condition), -1, -1)
+        channels = (condition.shape[1] - 1) // 2
+        return unet.sampled(self._module.unet, torch.randn_like(condition[:, :channels]), condition, text, steps)
 
 
 def main(
@@ -119,17 +113,19 @@ def main(
     batch: int = 16,
     learning_rate: float = 3e-4,
     threads: int = 1,
+    device: str = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
     start: Annotated[Path | None, typer.Option(help="a finished run of this training, to go on with")] = None,
     denoiser: Annotated[Path | None, typer.Option(help="the denoiser's run: its latents are learnt from")] = None,
     words: Annotated[Path | None, typer.Option(help="the denoiser's words")] = None,
 ) -> None:
     """Trains deocc-mini's mask decoder; the same command resumes."""
     vae = pretrained(autoencoder)
-    source = Denoiser(denoiser, words, vae) if denoiser is not None and words is not None else None
-    recipe = MaskDecoderRecipe(SceneSet.open(train_scenes), SceneSet.open(test_scenes), vae, denoiser=source)
+    source = Denoiser(denoiser, words, device) if denoiser is not None and words is not None else None
+    recipe = MaskDecoderRecipe(*open_banks(train_scenes, test_scenes, device), vae, denoiser=source)
     if start is not None:
         recipe.module.load_state_dict(load_ema(start, MaskDecoder(vae.config)).state_dict())
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
 
 
 if __name__ == "__main__":

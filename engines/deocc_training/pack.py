@@ -83,7 +83,8 @@ def main(
     trained = {}
     for name in filter(lambda name: (runs / name).is_dir(), RUNS):
         state = torch.load(runs / name / "ema.pt", weights_only=True)
-        trained[name] = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
+        hours = {device: round(seconds / 3600, 3) for device, seconds in state["seconds"].items()}
+        trained[name] = {"steps": state["step"], "hours": hours}
     networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam)
     bundle = write_bundle(out, networks, runs / "words" / "tokenizer.json", {**MANIFEST, "trained": trained})
     typer.echo(bundle.engine_id)

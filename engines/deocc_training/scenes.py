@@ -1,7 +1,8 @@
 """Scenes on disk: three memory-mapped arrays and a line of metadata each.
 
 `image.npy` uint8 [n, 256, 256, 3], `labels.npy` uint8 [n, 256, 256], `target.npy` uint8 [n, 256, 256, 4], and
-`meta.jsonl`: one object per scene, in order, whose presence marks the set as finished.
+`meta.jsonl`: one object per scene, in order, whose presence marks the set as finished; `boxes` in it are those of the
+visible part and of the complete target, half-open.
 
 Run `python -m deocc_training.scenes build --split train --count 24000 --out ~/.cache/deocc/scenes/train`.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +25,24 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from deocc_engines.mask import bounding_box
 from deocc_training.composition import SIDE, Instance, Library, Scene, compose
 from deocc_training.sources import default_cache, load_index, prepare
 from deocc_training.splits import SPLITS, Split
 
-__all__ = ["Instance", "Library", "Scene", "SceneSet", "build", "compose", "scene_at"]
+__all__ = [
+    "Chunk",
+    "Instance",
+    "Library",
+    "Scene",
+    "SceneSet",
+    "build",
+    "compose",
+    "finished_chunks",
+    "is_finished",
+    "open_arrays",
+    "scene_at",
+]
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +64,64 @@ class SceneSet:
         """Open a directory that `build` finished."""
         with (path / "meta.jsonl").open(encoding="utf-8") as lines:
             meta = [json.loads(line) for line in lines]
-        return cls({name: np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}, meta)
+        return cls(open_arrays(path), meta)
 
     def __len__(self) -> int:
         return len(self.meta)
 
     def __getitem__(self, index: int) -> Scene:
-        meta = dict(self.meta[index])
+        meta = {name: value for name, value in self.meta[index].items() if name != "boxes"}
         meta["size"] = tuple(meta["size"])
         meta["instances"] = tuple(Instance(**instance) for instance in meta["instances"])
         return Scene(image=self.image[index], labels=self.labels[index], target=self.target[index], **meta)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Finished scenes of a set: start to stop, half-open."""
+
+    start: int
+    stop: int
+    lines: tuple[str, ...]
+
+    def read(self) -> list[dict[str, Any]]:
+        """Their metadata."""
+        return [json.loads(line) for line in self.lines]
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the whole set is there."""
+    return (path / "meta.jsonl").exists()
+
+
+def open_arrays(path: Path, names: Iterable[str] = tuple(_ARRAYS)) -> dict[str, NDArray[np.uint8]]:
+    """The memory-mapped arrays of a set, which may still be in the making. Written to, they change in memory only."""
+    folder = path if is_finished(path) else _in_the_making(path)
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}
+
+
+def finished_chunks(path: Path) -> Iterator[Chunk]:
+    """What there is of a set."""
+    try:
+        if is_finished(path):
+            lines = (path / "meta.jsonl").read_text(encoding="utf-8").splitlines()
+            for start in range(0, len(lines), _CHUNK):
+                part = lines[start : start + _CHUNK]
+                yield Chunk(start, start + len(part), tuple(part))
+        else:
+            for mark in sorted(_in_the_making(path).glob("meta-*.jsonl")):
+                part = mark.read_text(encoding="utf-8").splitlines()
+                start = int(mark.stem.rpartition("-")[2])
+                yield Chunk(start, start + len(part), tuple(part))
+    except FileNotFoundError:  # it was finished just now: the next look finds it
+        return
+
+
+def _in_the_making(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def scene_at(library: Library, split: Split, seed: int, index: int) -> Scene:
@@ -74,7 +133,13 @@ def _meta_line(scene: Scene) -> str:
     meta = {field.name: getattr(scene, field.name) for field in fields(scene) if field.name not in _ARRAYS}
     meta["occluded_fraction"] = round(scene.occluded_fraction, 5)
     meta["instances"] = [vars(instance) for instance in scene.instances]
+    meta["boxes"] = [_corners(mask) for mask in (scene.labels == scene.target_label, scene.target[..., 3] > 127)]
     return json.dumps(meta, ensure_ascii=False) + "\n"
+
+
+def _corners(mask: NDArray[np.bool_]) -> list[int]:
+    box = bounding_box(np.ascontiguousarray(mask))
+    return [int(value) for value in (box.x_min, box.y_min, box.x_max, box.y_max)]
 
 
 def _build_chunk(folder: Path, library: Library, split: Split, seed: int, start: int, stop: int) -> int:
@@ -103,10 +168,10 @@ def build(
     directory: Path, split: Split, count: int, seed: int, workers: int = 2, library: Library | None = None
 ) -> SceneSet:
     """Build a set, going on where an interrupted run stopped; the directory appears only when it is complete."""
-    if (directory / "meta.jsonl").exists():
+    if is_finished(directory):
         return SceneSet.open(directory)
     library = library or Library(*load_index(default_cache()))
-    folder = directory.with_name(directory.name + ".partial")
+    folder = _in_the_making(directory)
     _start(folder, {"split": split, "count": count, "seed": seed})
     starts = [start for start in range(0, count, _CHUNK) if not _mark(folder, start).exists()]
     jobs = [(folder, library, split, seed, start, min(start + _CHUNK, count)) for start in starts]

@@ -10,6 +10,7 @@ SAM's encoder came pretrained; this one starts from nothing, and a few prompts a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +21,15 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deocc_engines.mask import bounding_box, depth
 from deocc_engines.networks.sam import Sam, SamConfig
-from deocc_engines.segmenter import CORNER_MAX, CORNER_MIN, EXCLUDE, INCLUDE, PADDING, normalised
-from deocc_engines.window import Window, to_uint8
-from deocc_training.loop import LoopOptions, train
-from deocc_training.scenes import Scene, SceneSet
+from deocc_engines.segmenter import CORNER_MAX, CORNER_MIN, EXCLUDE, INCLUDE, MEAN, PADDING, STD
+from deocc_engines.window import Window
+from deocc_training.autoencoder import signed
+from deocc_training.bank import Picked, SceneBank, open_banks
+from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.sheets import grid
+from deocc_training.views import Warp, nearest, pictures
+from deocc_training.windows import whole_window
 
 __all__ = ["MINI", "SegmenterRecipe"]
 
@@ -44,8 +47,12 @@ MINI = SamConfig(
 )
 PROMPTS = 3  # instances asked for in each image
 ROUNDS = 3  # the first prompt and its corrections
-SMALLEST = 60  # visible pixels of an instance worth asking for
-MASK_PROMPT = 0.1  # share of first prompts that are a spoilt mask instead
+SMALLEST = 10  # visible cells, of the mask's, of an instance worth asking for
+MOST_INSTANCES = 8  # of a scene, the background included
+MASK_PROMPT = 0.1  # share of first prompts that are a spoilt mask
+BOX_PROMPT = 0.25  # and a box; the others are points
+ZOOMED = 0.4  # share of images seen in part
+DEEPEST = 12  # erosions by which the depth of a mask is told
 QUERIES = 64  # places of an image that are asked what belongs to them
 SHARPNESS = 2.5  # gain of the projections of `localised`: attention within about three tokens
 TOKENS = ROUNDS + 1  # a box or a point and padding, then the corrections
@@ -74,15 +81,19 @@ def localised(sam: Sam) -> Sam:
 class SegmenterRecipe:
     """Prompted masks of the visible parts of all instances of a scene."""
 
-    def __init__(self, scenes: SceneSet, held_out: SceneSet, config: SamConfig = MINI) -> None:
+    def __init__(self, scenes: SceneBank, held_out: SceneBank, config: SamConfig = MINI) -> None:
         self.module = localised(Sam(config))
         self._scenes, self._held_out, self._config = scenes, held_out, config
+        self._mean, self._std = (
+            torch.from_numpy(values / 255).reshape(1, 3, 1, 1).to(scenes.device) for values in (MEAN, STD)
+        )
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        images, truths, labels = self._batch(self._scenes, rng, batch)
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
+        picked = self._scenes.draw(rng, batch)
+        images, truths, labels = self._batch(picked, rng, Warp.draw(rng, batch, picked.labels.device))
         sam = self.module
         embedding = sam.encode(images)
-        grouping, group_iou = self._grouping(sam.fine(embedding), labels, rng)
+        grouping, group_iou = self._grouping(sam.fine(embedding), labels)
         total, ious = self._rounds(sam, embedding.repeat_interleave(PROMPTS, dim=0), truths, rng)
         figures = {f"iou_{k + 1}": value for k, value in enumerate(ious)}
         return total + grouping, {**figures, "group_iou": group_iou}
@@ -90,156 +101,147 @@ class SegmenterRecipe:
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Sam)
         rng = np.random.default_rng(7)
-        images, truths, _ = self._batch(self._held_out, rng, 8)
+        picked = self._held_out.pick(np.arange(min(8, len(self._held_out))))
+        images, truths, _ = self._batch(picked, rng, None)
         embedding = module.encode(images).repeat_interleave(PROMPTS, dim=0)
         answers: list[Tensor] = []
         self._rounds(module, embedding, truths, rng, answers)
         size = truths.shape[-1]
-        pictures = []
-        for i in range(len(truths)):
-            picture = F.interpolate(images[i // PROMPTS][None], (size, size), mode="area")[0]
-            pictures += [
-                picture / 2,
-                truths[i][None] * 2 - 1,
-                *((a[i] > 0).float()[None] * 2 - 1 for a in answers[::2]),
-            ]
-        return grid(pictures, columns=16)
+        shown = F.interpolate(images.repeat_interleave(PROMPTS, dim=0), (size, size), mode="area") / 2
+        columns = [shown, signed(truths[:, None]), *(signed((a[:, None] > 0).float()) for a in answers[::2])]
+        return grid([column[i] for i in range(len(truths)) for column in columns], columns=16)
 
-    def _grouping(self, fine: Tensor, labels: Tensor, rng: Generator) -> tuple[Tensor, float]:
+    def _grouping(self, fine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The affinity's own loss. `labels`: [b, p] instance of each place, 0 background, −1 padding."""
         objects = (labels > 0).float() + 0.25 * (labels == 0).float() + 1e-6  # what most queries are about
-        noise = torch.from_numpy(rng.random(labels.shape, np.float32)).clamp(min=1e-6)
-        asked = (noise.log() / objects).topk(QUERIES, dim=1).indices  # without replacement, by weight
+        asked = torch.multinomial(objects, QUERIES)  # without replacement
         together = (labels.gather(1, asked)[:, :, None] == labels[:, None]).float()
-        logits = self.module.affinity.together(fine, F.one_hot(asked, labels.shape[1]).float()).float()
+        logits = self.module.affinity.together(fine, F.one_hot(asked, labels.shape[1]).to(fine.dtype)).float()
         known = (labels >= 0).float()[:, None].expand_as(logits)
         bce = (F.binary_cross_entropy_with_logits(logits, together, reduction="none") * known).sum() / known.sum()
         p, truth = torch.sigmoid(logits) * known, together * known
         dice = 1 - (2 * (p * truth).sum(2) + 1) / (p.sum(2) + truth.sum(2) + 1)
         said, right = (logits > 0) & (known > 0), truth > 0
         iou = (said & right).sum(2) / (said | right).sum(2).clamp(min=1)
-        return bce + dice.mean(), iou.mean().item()
+        return bce + dice.mean(), iou.mean()
 
     def _rounds(
         self, module: Sam, embedding: Tensor, truths: Tensor, rng: Generator, answers: list[Tensor] | None = None
-    ) -> tuple[Tensor, list[float]]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """Prompt, answer, correct, answer again. `truths`: [b, l, l] in {0, 1}."""
-        count, size = len(truths), truths.shape[-1]
+        count, size, device = len(truths), truths.shape[-1], truths.device
         scale = self._config.image_size / size
-        coordinates = torch.zeros(count, TOKENS, 2)
-        labels = torch.full((count, TOKENS), float(PADDING))
-        mask, has_mask = torch.zeros(count, 1, size, size), torch.zeros(count)
-        flat = truths.numpy() > 0.5
-        multiple = np.zeros(count, bool)
-        for i in range(count):
-            kind = rng.random()
-            if kind < MASK_PROMPT:
-                mask[i, 0], has_mask[i] = torch.from_numpy(_spoilt(flat[i], rng)) * 16 - 8, 1.0
-            elif kind < 0.4:
-                corners = _jittered_box(flat[i], rng)
-                coordinates[i, :2] = torch.from_numpy(corners * scale - 0.5)
-                labels[i, 0], labels[i, 1] = CORNER_MIN, CORNER_MAX
-            else:
-                coordinates[i, 0] = torch.from_numpy(_pixel(flat[i], rng) * scale - 0.5)
-                labels[i, 0] = INCLUDE
-                multiple[i] = True
-        total, ious = torch.zeros(()), []
+        inside = truths > 0.5
+        kind = torch.from_numpy(rng.random(count)).to(device)
+        spoils, boxed = kind < MASK_PROMPT, (kind >= MASK_PROMPT) & (kind < MASK_PROMPT + BOX_PROMPT)
+        pointed = ~spoils & ~boxed
+        coordinates = torch.zeros(count, TOKENS, 2, device=device)
+        labels = torch.full((count, TOKENS), float(PADDING), device=device)
+        coordinates[:, :2] = torch.where(boxed[:, None, None], _jittered_boxes(inside) * scale - 0.5, 0.0)
+        labels[:, 0] = torch.where(boxed, float(CORNER_MIN), labels[:, 0])
+        labels[:, 1] = torch.where(boxed, float(CORNER_MAX), labels[:, 1])
+        coordinates[:, 0] = torch.where(pointed[:, None], _pixels(inside) * scale - 0.5, coordinates[:, 0])
+        labels[:, 0] = torch.where(pointed, float(INCLUDE), labels[:, 0])
+        mask, has_mask = (_spoilt(inside, rng) * 16 - 8)[:, None], spoils.float()
+        total, ious = torch.zeros((), device=device), []
+        multiple = pointed
         for turn in range(ROUNDS):
             known = slice(0, 2 + turn)
             logits, scores = module.decode(embedding, coordinates[:, known], labels[:, known], mask, has_mask)
             logits, scores = logits.float(), scores.float()
-            loss, best, iou = _mask_loss(logits, scores, truths, torch.from_numpy(multiple))
+            loss, best, iou = _mask_loss(logits, scores, truths, multiple)
             total = total + loss / ROUNDS
-            ious.append(iou.mean().item())
+            ious.append(iou.mean())
             if answers is not None:
                 answers.append(best.detach())
             if turn + 1 == ROUNDS:
                 break
             # A service sends corrections without the earlier logits: half of them learn to do without.
             mask = best.detach().clamp(-16, 16)[:, None]
-            has_mask = torch.from_numpy((rng.random(count) < 0.5).astype(np.float32))
-            wrong = (best.detach() > 0).numpy() != flat
-            for i in range(count):
-                if wrong[i].any():
-                    place = _pixel(wrong[i], rng)
-                    coordinates[i, 2 + turn] = torch.from_numpy(place * scale - 0.5)
-                    labels[i, 2 + turn] = INCLUDE if flat[i][int(place[1]), int(place[0])] else EXCLUDE
-            multiple[:] = False
+            has_mask = torch.from_numpy((rng.random(count) < 0.5).astype(np.float32)).to(device)
+            wrong = (best.detach() > 0) != inside
+            place = _pixels(wrong)
+            x, y = place.long().clamp(0, size - 1).unbind(1)
+            say = torch.where(inside[torch.arange(count, device=device), y, x], float(INCLUDE), float(EXCLUDE))
+            erred = wrong.flatten(1).any(1)
+            coordinates[:, 2 + turn] = torch.where(erred[:, None], place * scale - 0.5, 0.0)
+            labels[:, 2 + turn] = torch.where(erred, say, float(PADDING))
+            multiple = torch.zeros_like(pointed)
         return total, ious
 
-    def _batch(self, scenes: SceneSet, rng: Generator, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch(self, picked: Picked, rng: Generator, warp: Warp | None) -> tuple[Tensor, Tensor, Tensor]:
         """Images, the masks asked for (PROMPTS an image) and the instance of each of the affinity's places."""
-        images: list[np.ndarray] = []
-        truths: list[np.ndarray] = []
-        instances: list[np.ndarray] = []
-        while len(images) < batch:
-            scene = scenes[int(rng.integers(len(scenes)))]
-            visible = np.bincount(scene.labels.ravel(), minlength=2)
-            visible[0] = 0
-            labels = np.flatnonzero(visible >= SMALLEST)
-            if not len(labels):
-                continue
-            flip = rng.random() < 0.5
-            chosen = rng.choice(labels, PROMPTS)
-            if scene.target_label in labels:
-                chosen[0] = scene.target_label
-            height, width = scene.size
-            pixels = scene.image[:height, :width]
-            pixels = _lit(pixels[:, ::-1] if flip else pixels, rng)
-            images.append(normalised(np.ascontiguousarray(pixels), self._config.image_size))
-            truths += [self._truth(scene, int(label), flip) for label in chosen]
-            instances.append(self._instances(scene, flip))
-        stacked = [torch.from_numpy(np.stack(values)) for values in (images, truths, instances)]
-        return stacked[0], stacked[1], stacked[2]
-
-    def _instances(self, scene: Scene, flip: bool) -> np.ndarray:
-        """[p] label at the centre of each of the affinity's places; −1 in the padding."""
-        height, width = scene.size
-        grid = self._config.image_size // self._config.patch * 2
-        places = ((np.arange(grid) + 0.5) * max(height, width) / grid).astype(int)
-        labels = np.full((max(height, width),) * 2, -1, np.int64)
-        labels[:height, :width] = np.flip(scene.labels[:height, :width], 1) if flip else scene.labels[:height, :width]
-        return np.asarray(labels[np.ix_(places, places)].ravel())
-
-    def _truth(self, scene: Scene, label: int, flip: bool) -> np.ndarray:
-        height, width = scene.size
-        mask = (scene.labels[:height, :width] == label).astype(np.float32)
-        size = self._config.image_size // self._config.patch * 4
-        share = Window.whole(width, height, size).take(mask[:, ::-1] if flip else mask, 0.0)
-        # A thin instance keeps at least a pixel.
-        return np.asarray(share >= min(0.5, share.max()), np.float32)
+        size, count = self._config.image_size, len(picked.labels)
+        whole = [whole_window(*extent, size) for extent in picked.extents]
+        if warp is not None:  # nearer and farther, so that objects of all sizes are met
+            whole = [zoomed(window, rng) if rng.random() < ZOOMED else window for window in whole]
+        image, covered = pictures(picked, whole, warp)
+        images = (image - self._mean * covered) / self._std
+        grid_size = size // self._config.patch
+        places = nearest(picked, whole, warp, 2 * grid_size)
+        fine = nearest(picked, whole, warp, 4 * grid_size)
+        outside = nearest(picked, whole, warp, 2 * grid_size, of=torch.ones_like(picked.labels)) == 0
+        visible = F.one_hot(fine.flatten(1).long(), MOST_INSTANCES).sum(1).float()
+        visible[:, 0] = 0
+        wanted = (visible >= SMALLEST).float() + 1e-4 * (visible > 0).float() + 1e-9
+        chosen = torch.multinomial(wanted, PROMPTS, replacement=True)
+        target = picked.target_label.clamp(max=MOST_INSTANCES - 1)
+        seen = visible.gather(1, target[:, None])[:, 0] >= SMALLEST
+        chosen[:, 0] = torch.where(seen, target, chosen[:, 0])
+        truths = (fine[:, None] == chosen[:, :, None, None]).float().flatten(0, 1)
+        instances = torch.where(outside, -1, places.long()).reshape(count, -1)
+        return images, truths, instances
 
 
-def _lit(pixels: np.ndarray, rng: Generator) -> np.ndarray:
-    gain, shift = rng.uniform(0.8, 1.25, 3) * rng.uniform(0.8, 1.2), rng.uniform(-15, 15)
-    return to_uint8(pixels * gain + shift)
+def zoomed(window: Window, rng: Generator) -> Window:
+    """A smaller square inside of it."""
+    side = round(window.side * rng.uniform(0.5, 1))
+    left, top = (int(rng.integers(window.side - side + 1)) for _ in range(2))
+    return replace(window, left=window.left + left, top=window.top + top, side=side)
 
 
-def _pixel(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """The centre of a pixel inside, xy: half of the time any, else rather a deep one, as people click."""
-    weights = depth(np.ascontiguousarray(mask)) ** 2 if rng.random() < 0.5 else mask
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    i = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-    y, x = divmod(min(i, mask.size - 1), mask.shape[1])
-    return np.array([x + 0.5, y + 0.5], np.float32)
+def _depth(masks: Tensor) -> Tensor:
+    """How often [b, l, l] masks can be eroded before a pixel is gone; the border does not count as outside."""
+    left = masks.float()[:, None]
+    total = left.clone()
+    for _ in range(DEEPEST):
+        left = -F.max_pool2d(-left, 3, 1, 1)
+        total += left
+    return total[:, 0]
 
 
-def _jittered_box(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """Two corners, displaced by up to a tenth of the sides as people's boxes are."""
-    box = bounding_box(np.ascontiguousarray(mask))
-    sides = np.array([box.x_max - box.x_min, box.y_max - box.y_min])
-    corners = np.array([[box.x_min, box.y_min], [box.x_max, box.y_max]])
-    displaced = corners + rng.normal(0, 0.05, (2, 2)) * sides
-    return np.asarray(np.clip(displaced, 0, mask.shape[0]), np.float32)
+def _pixels(masks: Tensor) -> Tensor:
+    """For each of [b, l, l] masks the centre of a pixel inside, xy [b, 2]: at times any, else rather a deep one, as
+    people click; anywhere for an empty mask."""
+    anywhere = torch.rand(len(masks), 1, 1, device=masks.device) < 0.3
+    weights = torch.where(anywhere, masks.float(), _depth(masks) ** 4) + 1e-12
+    index = torch.multinomial(weights.flatten(1), 1)[:, 0]
+    side = masks.shape[-1]
+    return torch.stack([index % side, index // side], dim=1) + 0.5
 
 
-def _spoilt(mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """Shifted and with a random rectangle flipped."""
-    shifted = np.roll(mask, rng.integers(-3, 4, 2), axis=(0, 1)).copy()
-    y, x = rng.integers(0, mask.shape[0], 2)
-    h, w = rng.integers(2, mask.shape[0] // 4, 2)
-    shifted[y : y + h, x : x + w] ^= bool(rng.random() < 0.5)
-    return shifted.astype(np.float32)
+def _jittered_boxes(masks: Tensor) -> Tensor:
+    """Two corners [b, 2, 2] of each of [b, l, l] masks, displaced by some of their sides as people's boxes are."""
+    ends = []
+    for across in (1, 2):  # x, then y
+        along = masks.any(across).float()
+        side = along.shape[1]
+        ends.append(torch.stack([along.argmax(1), side - along.flip(1).argmax(1)], dim=1))
+    corners = torch.stack(ends, dim=2).float()
+    sides = (corners[:, 1:] - corners[:, :1]).clamp(min=1)
+    return (corners + 0.05 * torch.randn_like(corners) * sides).clamp(0, masks.shape[-1])
+
+
+def _spoilt(masks: Tensor, rng: Generator) -> Tensor:
+    """Shifted, all of a batch alike, and each with a random rectangle filled or emptied."""
+    shifted = torch.roll(masks.float(), tuple(rng.integers(-3, 4, 2).tolist()), dims=(1, 2))
+    side, count = masks.shape[-1], len(masks)
+    corner, extent = rng.integers(0, side, (count, 2, 1)), rng.integers(2, side // 4, (count, 2, 1))
+    places = np.arange(side)
+    rows, columns = ((places >= corner) & (places < corner + extent)).swapaxes(0, 1)
+    filled = np.where(rng.random((count, 1, 1)) < 0.5, 1.0, 0.0).astype(np.float32)
+    inside = torch.from_numpy(rows[:, :, None] & columns[:, None, :]).to(masks.device)
+    return torch.where(inside, torch.from_numpy(filled).to(masks.device), shifted)
 
 
 def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,11 +258,10 @@ def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) 
         hard = logits > 0
         union = (hard | (target > 0.5)).sum((2, 3))
         iou = (hard & (target > 0.5)).sum((2, 3)) / union.clamp(min=1)
-        allowed = torch.where(
-            multiple[:, None], torch.tensor([False, True, True, True]), torch.tensor([True] + [False] * 3)
-        )
+        first = torch.arange(logits.shape[1], device=logits.device) == 0
+        allowed = first ^ multiple[:, None]
         chosen = torch.where(allowed, each, torch.inf).argmin(1)
-    rows = torch.arange(len(logits))
+    rows = torch.arange(len(logits), device=logits.device)
     score_error = ((scores - iou).square() * allowed).sum(1) / allowed.sum(1)
     loss = each[rows, chosen].mean() + score_error.mean()
     return loss, logits[rows, chosen], iou[rows, chosen]
@@ -274,10 +275,12 @@ def main(
     batch: int = 8,
     learning_rate: float = 4e-4,
     threads: int = 1,
+    device: str = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
 ) -> None:
     """Trains deocc-mini's segmenter; the same command resumes."""
-    recipe = SegmenterRecipe(SceneSet.open(train_scenes), SceneSet.open(test_scenes))
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
+    recipe = SegmenterRecipe(*open_banks(train_scenes, test_scenes, device, ("image", "labels")))
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
 
 
 if __name__ == "__main__":

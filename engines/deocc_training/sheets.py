@@ -22,7 +22,7 @@ OUTLINE = (255, 0, 200)
 
 def grid(pictures: Sequence[Tensor], columns: int) -> UInt8[np.ndarray, "h w 3"]:
     """Pictures [3, s, s] in [−1, 1] (or [1, s, s]) row by row."""
-    tiles = [((p.expand(3, -1, -1).permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).byte().numpy() for p in pictures]
+    tiles = [((p.expand(3, -1, -1).permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).byte().cpu().numpy() for p in pictures]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]

@@ -1,4 +1,4 @@
-"""Training of the denoiser f_θ on cached latents.
+"""Training of the denoiser f_θ.
 
 v-prediction (Salimans & Ho, "Progressive Distillation", eq. in section 4):
 w · ‖v − v_θ(z_t, t, y, 1 − m↓, E(x∘m), E(x))‖². Image condition and caption are dropped at times, so that both guidance
@@ -8,33 +8,41 @@ deocclusion, where the condition says nearly everything, these decide the shape.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.random import Generator
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from deocc_engines.networks.autoencoder import Autoencoder
 from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig, condition_of
 from deocc_engines.text import Tokenizer
-from deocc_training.autoencoder import pretrained
-from deocc_training.latents import LatentSet
-from deocc_training.loop import LoopOptions, load_ema, train
+from deocc_engines.window import Window
+from deocc_training.autoencoder import SIZE, pretrained, signed
+from deocc_training.bank import Picked, SceneBank, open_banks
+from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.sheets import grid
+from deocc_training.views import Views, Warp, cut
+from deocc_training.windows import global_window, local_window
 
-__all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe", "finished", "sampled"]
+__all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe", "encoded", "finished", "sampled", "stage_windows"]
 
 MINI = UnetConfig(
-    latent_channels=4,
+    latent_channels=8,
     latent_size=16,
-    channels=(128, 192, 256),
-    heads=(4, 6, 8),
-    attention=(False, True, True),
+    channels=(128, 192, 224),
+    heads=(4, 6, 7),
+    attention=(True, True, True),
     layers=1,
     text_width=256,
 )
@@ -49,7 +57,8 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 HIDDEN_WEIGHT, VISIBLE_WEIGHT = 2.0, 0.5  # of a latent's error; the visible part is pasted over in the end
-DROP_IMAGE, DROP_CAPTION = 0.1, 0.5
+DROP_IMAGE, DROP_CAPTION = 0.1, 0.4
+DROPOUT = 0.1  # in residual blocks: there are far fewer objects than views of them
 SHEET_STEPS = 4
 
 
@@ -62,55 +71,74 @@ class Conditioned(nn.Module):
 
 
 class UnetRecipe:
-    """Denoising of completed objects."""
+    """Denoising of completed objects, in global and local windows."""
 
-    def __init__(self, latents: LatentSet, held_out: LatentSet, words: Path, decode: nn.Module) -> None:
+    def __init__(self, scenes: SceneBank, held_out: SceneBank, words: Path, autoencoder: Autoencoder) -> None:
         text = TextEncoder(TEXT)
         text.table.weight.data.copy_(load_file(words / "table.safetensors")["table"])
         self.module = Conditioned(Unet(MINI), text)
-        self._latents, self._held_out, self._decode = latents, held_out, decode
-        tokenizer = Tokenizer.open(words / "tokenizer.json", TEXT.length)
-        self._ids, self._held_out_ids = (
-            torch.from_numpy(np.stack([tokenizer(str(caption)) for caption in these.captions]))
-            for these in (latents, held_out)
-        )
-        self._none = torch.from_numpy(tokenizer(""))
-        alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod
+        for block in self.module.unet.modules():
+            if isinstance(block, ResnetBlock2D):
+                block.dropout.p = DROPOUT
+        device = scenes.device
+        self._scenes, self._autoencoder = scenes, autoencoder.to(device)
+        self._words = cache(Tokenizer.open(words / "tokenizer.json", TEXT.length))
+        alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
         self._sqrt_alpha, self._sqrt_one_minus_alpha = alphas.sqrt(), (1 - alphas).sqrt()
+        picked = held_out.pick(np.arange(min(24, len(held_out))))
+        windows = [
+            global_window(boxes[0], *size, SIZE) if row % 2 else local_window(boxes[1], *size, SIZE)
+            for row, (size, boxes) in enumerate(zip(picked.extents, picked.boxes, strict=True))
+        ]
+        self._fixed, self._fixed_captions = cut(picked, windows), picked.captions
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        rows = rng.integers(len(self._latents), size=batch)
-        z_0, condition, ids = self._examples(self._latents, self._ids, rows)
-        condition[torch.from_numpy(rng.random(batch) < DROP_IMAGE)] = 0.0
-        ids[torch.from_numpy(rng.random(batch) < DROP_CAPTION)] = self._none
-        t = torch.from_numpy(_timesteps(rng, batch))
-        noise = torch.from_numpy(rng.standard_normal(z_0.shape, np.float32))
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
+        picked = self._scenes.draw(rng, batch)
+        device = picked.labels.device
+        seen = cut(picked, stage_windows(picked, rng), Warp.draw(rng, batch, device))
+        z_0, condition = encoded(self._autoencoder, seen)
+        condition = condition * torch.from_numpy(rng.random((batch, 1, 1, 1)) >= DROP_IMAGE).to(device)
+        dropped = rng.random(batch) < DROP_CAPTION
+        ids = self._ids(["" if drop else caption for drop, caption in zip(dropped, picked.captions, strict=True)])
+        t = torch.from_numpy(_timesteps(rng, batch)).to(device)
+        noise = torch.randn_like(z_0)
         a, s = (table[t].reshape(-1, 1, 1, 1) for table in (self._sqrt_alpha, self._sqrt_one_minus_alpha))
         z_t, v = a * z_0 + s * noise, a * noise - s * z_0
         predicted = self.module.unet(z_t, t.float(), condition, self.module.text(ids)).float()
-        modal, hidden = (
-            torch.from_numpy(share[rows].astype(np.float32))[:, None]
-            for share in (self._latents.modal, self._latents.hidden)
-        )
+        modal, hidden = (F.avg_pool2d(part, self._autoencoder.config.factor) for part in (seen.modal, seen.hidden()))
         weight = 1 + (HIDDEN_WEIGHT - 1) * hidden + (VISIBLE_WEIGHT - 1) * modal
         error = (predicted - v).square()
-        inside = (error * hidden).sum() / hidden.sum().clamp(min=1e-3) / error.shape[1]
-        return (weight * error).mean(), {"v": error.mean().item(), "hidden_v": inside.item()}
+        inside = (error.detach() * hidden).sum() / hidden.sum().clamp(min=1e-3) / error.shape[1]
+        return (weight * error).mean(), {"v": error.detach().mean(), "hidden_v": inside}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Conditioned)
-        rows = np.arange(24)  # global and local windows in turn
-        z_0, condition, ids = self._examples(self._held_out, self._held_out_ids, rows)
-        noise = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0))
-        z = sampled(module.unet, noise, condition, module.text(ids), SHEET_STEPS)
-        shown = [self._decode(latent).float() for latent in (condition[:, 5:], condition[:, 1:5], z, z_0)]
+        z_0, condition = encoded(self._autoencoder, self._fixed)
+        noise = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0)).to(z_0.device)
+        z = sampled(module.unet, noise, condition, module.text(self._ids(self._fixed_captions)), SHEET_STEPS)
+        shown = [signed(self._fixed.image), signed(self._fixed.masked()), self._autoencoder.decode(z).float()]
+        shown.append(signed(self._fixed.target))
         return grid([shown[k][i] for i in range(len(z)) for k in range(4)], columns=12)
 
-    def _examples(self, latents: LatentSet, ids: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """z_0 [b, c, z, z], the condition [b, 1 + 2c, z, z] and token ids [b, n]."""
-        x, masked, target = torch.from_numpy(latents.latents[rows].astype(np.float32)).unbind(1)
-        modal = torch.from_numpy(latents.modal[rows].astype(np.float32))[:, None]
-        return target, condition_of(modal, masked, x), ids[rows].clone()
+    def _ids(self, captions: Sequence[str]) -> Tensor:
+        """[b, n]"""
+        return torch.from_numpy(np.stack([self._words(caption) for caption in captions])).to(self._scenes.device)
+
+
+def stage_windows(picked: Picked, rng: Generator) -> list[Window]:
+    """As the two stages of a completion place them, one or the other."""
+    return [
+        global_window(modal, *size, SIZE, rng) if rng.random() < 0.5 else local_window(amodal, *size, SIZE, rng)
+        for size, (modal, amodal) in zip(picked.extents, picked.boxes, strict=True)
+    ]
+
+
+@torch.no_grad()
+def encoded(autoencoder: Autoencoder, seen: Views) -> tuple[Tensor, Tensor]:
+    """z_0 = E(x_g) [b, c, z, z] and the condition [b, 1 + 2c, z, z] of views."""
+    pictures = signed(torch.cat([seen.target, seen.masked(), seen.image]))
+    z_0, masked, image = autoencoder.encode(pictures).float().chunk(3)
+    return z_0, condition_of(F.avg_pool2d(seen.modal, autoencoder.config.factor), masked, image)
 
 
 def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:
@@ -118,7 +146,7 @@ def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps
     scheduler = DDIMScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        v = unet(z_t, t.float().expand(len(z_t)), condition, text).float()
+        v = unet(z_t, t.float().to(z_t.device).expand(len(z_t)), condition, text).float()
         z_t = scheduler.step(v, t, z_t).prev_sample
     return z_t
 
@@ -138,30 +166,21 @@ def _timesteps(rng: Generator, batch: int) -> np.ndarray:
 
 
 def main(
-    latents: Annotated[Path, typer.Option(help="what deocc_training.latents wrote")],
-    autoencoder: Annotated[Path, typer.Option(help="the run that trained it; for the sample sheets")],
+    train_scenes: Annotated[Path, typer.Option()],
+    test_scenes: Annotated[Path, typer.Option(help="for the sample sheets")],
+    autoencoder: Annotated[Path, typer.Option(help="the run that trained it")],
     words: Annotated[Path, typer.Option(help="what deocc_training.words wrote")],
     out: Annotated[Path, typer.Option()],
     steps: int = 60000,
     batch: int = 32,
     learning_rate: float = 4e-4,
     threads: int = 2,
+    device: str = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
 ) -> None:
-    """Trains deocc-mini's denoiser; the same command resumes, with the latents that are there then."""
-    recipe = UnetRecipe(
-        LatentSet.open(latents / "train"), LatentSet.open(latents / "test"), words, _Decoder(pretrained(autoencoder))
-    )
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads))
-
-
-class _Decoder(nn.Module):
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latent: Tensor) -> Tensor:
-        picture: Tensor = self.vae.decode(latent)  # type: ignore[operator]
-        return picture
+    """Trains deocc-mini's denoiser; the same command resumes."""
+    recipe = UnetRecipe(*open_banks(train_scenes, test_scenes, device), words, pretrained(autoencoder))
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
 
 
 if __name__ == "__main__":

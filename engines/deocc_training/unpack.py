@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -41,8 +42,10 @@ def unpack(folder: Path, runs: Path) -> None:
         if not (runs / name).exists():
             (runs / name).mkdir(parents=True)
             parts = [entry for run, entry in trained.items() if run.startswith(name)]  # a decoder may be trained on
-            steps, hours = sum(part["steps"] for part in parts), sum(part["hours"] for part in parts)
-            save(runs / name, steps, hours * 3600, module, module)
+            seconds = Counter[str]()
+            for part in parts:
+                seconds.update({device: 3600 * hours for device, hours in part["hours"].items()})
+            save(runs / name, sum(part["steps"] for part in parts), seconds, module, module)
             if name == "autoencoder":
                 (runs / name / "scale.txt").write_text(str(networks.vae.config.scale))
     words = runs / "words"

@@ -48,7 +48,7 @@ def test_resuming_changes_nothing(options: LoopOptions, tmp_path: Path) -> None:
 def test_without_moments_it_warms_up_anew(options: LoopOptions) -> None:
     module = Line().module
     options.out.mkdir()
-    save(options.out, 50, 7.0, module, module)
+    save(options.out, 50, {"cpu": 7.0}, module, module)
     train(Line(), replace(options, steps=55))
     train(Line(), replace(options, warmup=100))  # interrupted while warming up, it goes on doing so
     line = json.loads((options.out / "stats.jsonl").read_text().splitlines()[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,8 +13,11 @@ from tokenizers import Tokenizer, models
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
-from deocc_training import autoencoder, latents, mask_decoder, pack, segmenter, unet
-from deocc_training.scenes import Library, build
+from deocc_training import autoencoder, mask_decoder, pack, segmenter, unet
+from deocc_training.bank import SceneBank
+from deocc_training.scenes import Library, SceneSet, build
+from deocc_training.views import Warp, cut
+from deocc_training.windows import global_window, local_window
 
 SCENES = 16
 
@@ -36,8 +40,7 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     autoencoder.main(train, test, runs / "autoencoder", **few)
     autoencoder.main(train, test, runs / "autoencoder-decoder", **few, decoder_of=runs / "autoencoder")
     mask_decoder.main(train, test, runs / "autoencoder", runs / "mask-decoder", **few)
-    latents.main(train, test, runs / "autoencoder", runs / "latents")
-    unet.main(runs / "latents", runs / "autoencoder", words, runs / "unet", **few)
+    unet.main(train, test, runs / "autoencoder", words, runs / "unet", **few)
     mask_decoder.main(
         train, test, runs / "autoencoder", runs / "mask-decoder-predicted",
         start=runs / "mask-decoder", denoiser=runs / "unet", words=words, **few,
@@ -52,3 +55,62 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     bundle.check()
     assert load_networks(bundle).unet.config == unet.MINI
     shutil.rmtree(runs)
+
+
+def test_views_are_what_windows_take(library: Library, tmp_path: Path) -> None:
+    """Networks are trained on what they are asked later: the same cuts, to rounding."""
+    scenes = build(tmp_path / "train", "train", SCENES, seed=1, workers=1, library=library)
+    picked = SceneBank(tmp_path / "train").pick(np.arange(SCENES))
+    places = zip(picked.extents, picked.boxes, strict=True)
+    windows = [
+        global_window(modal, *extent, 96) if row % 2 else local_window(amodal, *extent, 96)
+        for row, (extent, (modal, amodal)) in enumerate(places)
+    ]
+    seen = cut(picked, windows)
+    for row, (scene, window) in enumerate(zip(scenes, windows, strict=True)):
+        photo, modal, target = scene.shown()
+        alpha = target[..., 3:].astype(np.float32) / 255
+        on_white = target[..., :3] * alpha + 255 * (1 - alpha)
+        for tensor, taken in (
+            (seen.image, window.take(photo.pixels, 255.0) / 255),
+            (seen.modal, window.take(modal.astype(np.float32), 0.0)[..., None]),
+            (seen.target, window.take(on_white, 255.0) / 255),
+            (seen.alpha, window.take(alpha[..., 0], 0.0)[..., None]),
+        ):
+            difference = np.abs(tensor[row].permute(1, 2, 0).numpy() - taken)
+            assert difference.mean() < 2e-3
+            assert np.quantile(difference, 0.98) < 5e-3  # where the scene ends, cv2 repeats its last pixel
+
+
+def test_a_warp_keeps_image_and_truth_together(library: Library, tmp_path: Path) -> None:
+    build(tmp_path / "train", "train", SCENES, seed=1, workers=1, library=library)
+    picked = SceneBank(tmp_path / "train").pick(np.arange(SCENES))
+    windows = [local_window(boxes[1], *extent, 96) for extent, boxes in zip(picked.extents, picked.boxes, strict=True)]
+    seen = cut(picked, windows, Warp.draw(np.random.default_rng(0), SCENES, torch.device("cpu")))
+    surely = (seen.modal > 0.999) & (seen.alpha > 0.999)
+    assert surely.float().mean() > 0.05
+    error = ((seen.image - seen.target).abs() * surely).sum((1, 2, 3)) / surely.sum((1, 2, 3)) / 3
+    assert error.median() < 0.02  # what remains is the picture's own degradation, and shadows
+    assert (seen.hidden() >= 0).all()
+    assert not torch.equal(seen.image, cut(picked, windows).image)
+
+
+def test_a_bank_takes_in_what_is_finished(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deocc_training.scenes._CHUNK", 2)
+    build(tmp_path / "whole", "train", 6, seed=1, workers=1, library=library)
+    (tmp_path / "growing.partial").mkdir()
+    for name in ("image", "labels", "target"):
+        shutil.copy(tmp_path / "whole" / f"{name}.npy", tmp_path / "growing.partial" / f"{name}.npy")
+    lines = (tmp_path / "whole" / "meta.jsonl").read_text().splitlines(keepends=True)
+    with pytest.raises(FileNotFoundError, match="no finished scenes"):
+        SceneBank(tmp_path / "growing")
+    (tmp_path / "growing.partial" / "meta-00000002.jsonl").write_text("".join(lines[2:4]))
+    bank, rng = SceneBank(tmp_path / "growing"), np.random.default_rng(0)
+    whole = SceneSet.open(tmp_path / "whole")
+    assert len(bank) == 2
+    assert np.array_equal(bank.pick(np.array([1])).labels[0].numpy(), whole[3].labels)
+    for start in (0, 4):
+        (tmp_path / "growing.partial" / f"meta-{start:08d}.jsonl").write_text("".join(lines[start : start + 2]))
+    for _ in range(40):
+        bank.draw(rng, 1)
+    assert len(bank) == 6
