@@ -162,7 +162,7 @@ class Completer:
         condition = self._condition(job, wide)
         runs = [self._sample(job, wide, condition, index) for index in range(options.num_samples)]
         cost = self.rows(options) / options.num_samples
-        samples = self.batcher.run(runs, cost, stop=stop, width=job.guidance.passes)
+        samples = self.batcher.run(runs, cost, stop=stop, width=job.guidance.passes, weight=options.priority.weight)
         hidden = float(np.median([s.occluded_fraction for s in samples]))
         return Completion(
             samples=ranked(samples, modal.mask),

@@ -22,6 +22,7 @@ __all__ = [
     "ModalMask",
     "Preset",
     "Preview",
+    "Priority",
     "Progress",
     "Sample",
     "SampleReady",
@@ -54,6 +55,19 @@ def preset_of(presets: Mapping[str, Preset], name: str) -> Preset:
     return presets[name] if name else next(iter(presets.values()))
 
 
+class Priority(Enum):
+    """What a completion is due of the denoiser against others that are under way; see `StepBatcher`."""
+
+    LOW = 0.25
+    NORMAL = 1.0
+    HIGH = 4.0
+
+    @property
+    def weight(self) -> float:
+        """Shares."""
+        return self.value
+
+
 @dataclass(frozen=True)
 class CompletionOptions:
     """What may be asked of a completion; None stands for the preset's value."""
@@ -68,6 +82,7 @@ class CompletionOptions:
     local_strength: float | None = None  # in [0, 1]; 0 leaves the local stage out
     keep_visible: bool = True  # keep the input's pixels where the object is visible
     preview_every: int = 0  # steps between previews; 0: none
+    priority: Priority = Priority.NORMAL  # changes when samples come, never what they are
 
     def check(self, limits: Limits) -> None:
         """Raises InvalidOption or TooLarge unless every option is in range."""

@@ -46,11 +46,12 @@ class Admission:
         with self._lock:
             return self._backlog_seconds()
 
-    def admit(self, rows: int, samples: int, size: int, left: float | None) -> Place:
+    def admit(self, rows: int, samples: int, size: int, left: float | None, weight: float = 1.0) -> Place:
         """A place for work of so many rows of the denoiser, in so many samples, with an image of `size` bytes.
 
         Args:
             left: seconds until the caller's deadline; None: none.
+            weight: share of the denoiser that it is due, against others.
 
         Raises:
             Overloaded: the house is full.
@@ -63,13 +64,14 @@ class Admission:
             if self._places and size + sum(place.size for place in self._places) > self._max_bytes:
                 raise Overloaded("no room for an image of this size now; try again later", retry_after=backlog)
             # An empty house tries everything: what it measured last may be an accident, and only work corrects it.
-            if left is not None and self._places and self._expected(rows, samples, backlog) > left:
+            expected = self._expected(rows, samples, weight, backlog)
+            if left is not None and self._places and expected > left:
                 raise DeadlineUnmeetable(
-                    f"this would take about {self._expected(rows, samples, backlog):.1f} s, and the caller gave "
-                    f"{left:.1f}; in {backlog:.1f} s there is nothing before it",
+                    f"this would take about {expected:.1f} s, and the caller gave {left:.1f}; "
+                    f"in {backlog:.1f} s there is nothing before it",
                     retry_after=backlog,
                 )
-            place = Place(self, rows, size)
+            place = Place(self, rows, size, weight)
             self._places.add(place)
             return place
 
@@ -82,19 +84,20 @@ class Admission:
         waiting = sum(place.rows for place in self._places if not place.begun)
         return self._batcher.seconds(self._batcher.backlog + waiting)
 
-    def _expected(self, rows: int, samples: int, backlog: float) -> float:
+    def _expected(self, rows: int, samples: int, weight: float, backlog: float) -> float:
         """Seconds until the end: all that is there is before it, or each job has its fair share, whichever is less."""
+        shares = (weight + sum(place.weight for place in self._places)) / weight
         own = self._batcher.seconds(rows)
         alone = own * max(1.0, self._batcher.workers / samples)  # one sample keeps one worker busy
-        return max(alone, min(backlog + own, own * (len(self._places) + 1)))
+        return max(alone, min(backlog + own, own * shares))
 
 
 class Place:
     """One admitted completion."""
 
-    def __init__(self, admission: Admission, rows: int, size: int) -> None:
+    def __init__(self, admission: Admission, rows: int, size: int, weight: float) -> None:
         self._admission = admission
-        self.rows, self.size, self.begun = rows, size, False
+        self.rows, self.size, self.weight, self.begun = rows, size, weight, False
 
     def begin(self) -> None:
         """From now on the batcher counts its rows."""

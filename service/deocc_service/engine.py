@@ -197,7 +197,13 @@ class LocalEngine:
             return self._complete(content, request, modal, writer, on_event, stop, place)
 
         options = options_from_wire(request, self._limits)
-        place = self._admission.admit(self._deoccluder.completer.rows(options), options.num_samples, len(content), left)
+        place = self._admission.admit(
+            self._deoccluder.completer.rows(options),
+            options.num_samples,
+            len(content),
+            left,
+            weight=options.priority.weight,
+        )
         try:
             future = await self._completions.start(work, left)
         except BaseException:

@@ -64,6 +64,7 @@ FORM_OPTIONS: dict[str, Any] = {
     "local_strength": {"type": "number", "minimum": 0, "maximum": 1},
     "keep_visible": {"type": "boolean"},
     "output": {"type": "string", "enum": ["full", "crop"]},
+    "priority": {"type": "string", "enum": ["low", "normal", "high"], "description": "a share of the denoiser"},
     "preview_every": {"type": "integer", "minimum": 0},
 }
 PROBLEM = {

@@ -25,6 +25,12 @@ STAGES = {
     completion.Stage.GLOBAL: pb.STAGE_GLOBAL,
     completion.Stage.LOCAL: pb.STAGE_LOCAL,
 }
+PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: completion.Priority.NORMAL,
+    pb.PRIORITY_LOW: completion.Priority.LOW,
+    pb.PRIORITY_NORMAL: completion.Priority.NORMAL,
+    pb.PRIORITY_HIGH: completion.Priority.HIGH,
+}
 
 
 def prompt_from_wire(message: pb.Prompt, width: int, height: int) -> prompt.Prompt:
@@ -101,13 +107,20 @@ def options_from_wire(request: pb.CompleteStreamRequest, limits: Limits) -> comp
     """
     message = request.options
     check_enums(message.mask_encoding, message.output, at="options.")
+    if message.priority not in PRIORITIES:
+        raise InvalidOption("no such priority", field="options.priority")
     given = {
         name: getattr(message, name)
         for name in ("num_samples", "steps", "guidance_image", "guidance_text", "local_strength", "keep_visible")
         if message.HasField(name)
     }
     options = completion.CompletionOptions(
-        text=message.text, preset=message.preset, seed=message.seed, preview_every=request.preview_every, **given
+        text=message.text,
+        preset=message.preset,
+        seed=message.seed,
+        preview_every=request.preview_every,
+        priority=PRIORITIES[message.priority],
+        **given,
     )
     options.check(limits)
     return options

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deocc_engines.batcher import Job, Run, StepBatcher
+from deocc_engines.completion import Priority
 from deocc_engines.errors import Cancelled, DeadlineExceeded, EngineFailure, Unavailable
 from deocc_engines.guidance import Rows
 
@@ -108,6 +109,48 @@ def test_weight_is_a_share() -> None:
     assert simulation.ends["slow0"] <= simulation.ends["fast4"]
 
 
+def test_priority_is_a_share_that_nobody_loses() -> None:
+    """High jobs come as fast as they can be served; the low one among them moves on, and they hardly wait for it."""
+    simulation = Simulation()
+    simulation.job("low", weight=Priority.LOW.weight)
+    for n in range(200):
+        if n % 4 == 0:
+            simulation.job(f"high{n}-", weight=Priority.HIGH.weight)
+        simulation.batcher.step()
+    assert simulation.ends["low0"] <= 80
+    assert max(simulation.ends[f"high{n}-0"] - n for n in range(0, 180, 4)) <= 8
+
+
+def test_a_late_job_goes_by_its_priority() -> None:
+    simulation = Simulation()
+    for n in range(4):
+        simulation.job(f"early{n}-", samples=2, weight=Priority.NORMAL.weight)
+    simulation.batcher.step()
+    for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
+        simulation.job(priority.name, weight=priority.weight)
+    simulation.until_idle()
+    order = sorted(simulation.ends, key=simulation.ends.__getitem__)
+    assert order[0] == "HIGH0"
+    assert order.index("NORMAL0") < order.index("early0-1")
+    assert order[-1] == "LOW0"
+
+
+def test_what_has_priority_may_still_expire_and_the_rest_takes_its_room() -> None:
+    simulation = Simulation()
+
+    def stop() -> None:
+        if simulation.now >= 3:
+            raise DeadlineExceeded("the time is over")
+
+    high = simulation.job("high", steps=20, weight=Priority.HIGH.weight, stop=stop)
+    low = simulation.job("low", weight=Priority.LOW.weight)
+    simulation.until_idle()
+    with pytest.raises(DeadlineExceeded):
+        high.result()
+    assert low.result() == [expected(0, 4)]
+    assert simulation.now == 7
+
+
 def test_runs_join_a_batch_at_any_step_and_leave_it() -> None:
     simulation = Simulation(max_rows=4)
     first = simulation.job("first", samples=2, steps=3)
@@ -198,7 +241,9 @@ def test_closing_ends_what_waits_and_refuses_more() -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     jobs=st.lists(
-        st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 6), st.sampled_from([0.5, 1.0, 4.0])),
+        st.tuples(
+            st.integers(1, 4), st.integers(1, 5), st.integers(0, 6), st.sampled_from([one.weight for one in Priority])
+        ),
         min_size=1,
         max_size=6,
     ),

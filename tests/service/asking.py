@@ -60,7 +60,11 @@ def as_form(request: pb.CompleteRequest) -> dict[str, Any] | None:
     if request.engine_id:
         parts.append(("engine_id", (None, request.engine_id)))
     for descriptor, value in request.options.ListFields():
-        text = str(value) if descriptor.enum_type is None else descriptor.enum_type.values[value].name
+        text = str(value)
+        if descriptor.enum_type is not None:
+            if value not in descriptor.enum_type.values_by_number:
+                return None
+            text = descriptor.enum_type.values_by_number[value].name
         parts.append((descriptor.name, (None, text)))
     return {"files": parts}
 

@@ -122,7 +122,7 @@ class FakeCompleter:
     ) -> Completion:
         runs = [self._run(pixels, modal, options, index, on_event) for index in range(options.num_samples)]
         steps = self.rows(options) // options.num_samples
-        samples = self.batcher.run(runs, steps, stop=stop)
+        samples = self.batcher.run(runs, steps, stop=stop, weight=options.priority.weight)
         best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
         return Completion(best_first, modal, already_whole=False, rim=2, seconds={"complete": 0.0})
 

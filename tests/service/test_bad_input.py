@@ -108,6 +108,9 @@ CASES: dict[str, Case] = {
     "guidance negative": of_option("INVALID_OPTION", guidance_text=-1),
     "guidance NaN": of_option("INVALID_OPTION", guidance_text=math.nan),
     "strength above 1": of_option("INVALID_OPTION", local_strength=1.5),
+    "no such priority": of_option("INVALID_OPTION", priority=9),
+    "no such output": of_option("INVALID_OPTION", output=9),
+    "no such mask encoding": of_option("INVALID_OPTION", mask_encoding=9),
     "no such preset": of_option("INVALID_OPTION", preset="no-such"),
     "text too long": of_option("TOO_LARGE", text="x" * 301),
 }  # fmt: skip
@@ -147,6 +150,8 @@ def test_bad_requests_are_refused_alike(host: Host, name: str) -> None:
         ({"json": {"options": {"seed": -1}}}, 400, "options.seed"),
         ({"json": {"options": {"seed": 2**32}}}, 400, "options.seed"),
         ({"json": {"options": {"output": "NONE"}}}, 400, "options.output"),
+        ({"json": {"options": {"priority": "URGENT"}}}, 400, "options.priority"),
+        ({"data": {"priority": "urgent"}, "files": {"image": b"x"}}, 400, "options.priority"),
         ({"json": {"image": {"image_id": "a", "content": "aa"}}}, 400, "image"),
         ({"data": {"colour": "red"}, "files": {"image": b"x"}}, 400, "colour"),
         ({"data": {"seed": ["1", "2"]}, "files": {"image": b"x"}}, 400, "seed"),

@@ -88,6 +88,34 @@ OUTPUT_CROP: Output.ValueType  # 2
 """RGBA cropped to the amodal box of each sample."""
 global___Output = Output
 
+class _Priority:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Counts as normal."""
+    PRIORITY_LOW: _Priority.ValueType  # 1
+    """A quarter of a normal share: what nobody waits for."""
+    PRIORITY_NORMAL: _Priority.ValueType  # 2
+    PRIORITY_HIGH: _Priority.ValueType  # 3
+    """Four normal shares. The service may keep it from a caller, by the key that is sent."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """What a completion is due of the denoiser against others that are under way: a share, not a rank. Whatever others
+    ask for, the work goes on, so that nothing waits for ever. Results do not depend on it.
+    """
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Counts as normal."""
+PRIORITY_LOW: Priority.ValueType  # 1
+"""A quarter of a normal share: what nobody waits for."""
+PRIORITY_NORMAL: Priority.ValueType  # 2
+PRIORITY_HIGH: Priority.ValueType  # 3
+"""Four normal shares. The service may keep it from a caller, by the key that is sent."""
+global___Priority = Priority
+
 class _Stage:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -416,6 +444,7 @@ class CompleteOptions(google.protobuf.message.Message):
     OUTPUT_FIELD_NUMBER: builtins.int
     MASK_ENCODING_FIELD_NUMBER: builtins.int
     PRESET_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     text: builtins.str
     """What the object is, in a few words. Empty: no text condition."""
     num_samples: builtins.int
@@ -435,6 +464,7 @@ class CompleteOptions(google.protobuf.message.Message):
     mask_encoding: global___MaskEncoding.ValueType
     preset: builtins.str
     """Which of the engine's presets stands for steps, guidance and strength that are unset. Empty: the engine's default."""
+    priority: global___Priority.ValueType
     def __init__(
         self,
         *,
@@ -449,9 +479,10 @@ class CompleteOptions(google.protobuf.message.Message):
         output: global___Output.ValueType = ...,
         mask_encoding: global___MaskEncoding.ValueType = ...,
         preset: builtins.str = ...,
+        priority: global___Priority.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "num_samples", b"num_samples", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "preset", b"preset", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "preset", b"preset", "priority", b"priority", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_image", b"_guidance_image"]) -> typing.Literal["guidance_image"] | None: ...
     @typing.overload
