@@ -359,6 +359,7 @@ def test_a_full_service_is_waited_for(script: Script, grpc_target: str, data_set
     script.outcomes.append(completion(seed=1))  # one sample a request is this service's limit
     assert run("batch", manifest, "--samples", "2", "--grpc", grpc_target, "-q") == 0
     assert [request.options.seed for request in script.requests[1:]] == [0, 1, 1, 1]
+    assert {request.options.priority for request in script.requests[1:]} == {v1.PRIORITY_LOW}  # nobody waits
     assert json.loads((data_set / "manifest_with_priors.json").read_text())[0]["prior_images"]
 
 

@@ -68,6 +68,7 @@ def test_a_mask_is_what_is_bright_and_opaque(tmp_path: Path) -> None:
         ({"mask": b"no picture"}, deocc.InvalidPrompt, "prompt.mask"),
         ({"points": [(1, 2)], "seed": -1}, deocc.InvalidOption, "options.seed"),
         ({"points": [(1, 2)], "output": "half"}, deocc.InvalidOption, "options.output"),
+        ({"points": [(1, 2)], "priority": "urgent"}, deocc.InvalidOption, "options.priority"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_by_field(arguments: Any, kind: type[deocc.DeoccError], field: str) -> None:

@@ -24,7 +24,9 @@ def progress(fraction: float) -> v1.CompleteStreamResponse:
 
 def test_complete(ask: Ask, script: Script) -> None:
     script.outcomes.append(completion())
-    result = ask("complete", png("RGB"), points=[(3, 4), (5.5, 1, 0)], seed=0, keep_visible=False, output="crop")
+    result = ask(
+        "complete", png("RGB"), points=[(3, 4), (5.5, 1, 0)], seed=0, keep_visible=False, output="crop", priority="low"
+    )
     assert result.seed == 7
     assert result.png == result.best.png == png()
     assert result.image.size == (8, 6)
@@ -39,6 +41,7 @@ def test_complete(ask: Ask, script: Script) -> None:
     assert [(p.x, p.y, p.label) for p in request.prompt.points] == [(3, 4, 1), (5.5, 1, 2)]
     options = request.options
     assert (options.seed, options.keep_visible, options.output) == (0, False, v1.OUTPUT_CROP)
+    assert options.priority == v1.PRIORITY_LOW
     assert options.HasField("seed")
     assert not options.HasField("steps")  # the engine's default, not ours
 

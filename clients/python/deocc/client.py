@@ -98,6 +98,8 @@ class Client:
             local_strength: in [0, 1]; 0 leaves the second, finer stage out.
             keep_visible: keep the photo's own pixels where the object is visible. True if left out.
             output: "full" for pictures the size of the image, "crop" for the object's box alone.
+            priority: "low" where nobody waits, "high" where somebody does: a share of the service, a quarter or four
+                times the usual one. It changes when the answer comes, never what it is.
 
         Raises:
             DeoccError: see `deocc.errors`.

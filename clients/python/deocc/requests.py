@@ -49,9 +49,11 @@ class CompleteArguments(PromptArguments, total=False):
     local_strength: float | None  # in [0, 1]; 0 leaves the local stage out
     keep_visible: bool | None  # keep the input's pixels where the object is visible; True if left out
     output: Literal["full", "crop"]  # the size of the image, or the amodal box of each sample
+    priority: Literal["low", "normal", "high"]  # a share of the service against others; changes when, never what
 
 
 _OUTPUTS = {"full": v1.OUTPUT_FULL, "crop": v1.OUTPUT_CROP}
+_PRIORITIES = {"low": v1.PRIORITY_LOW, "normal": v1.PRIORITY_NORMAL, "high": v1.PRIORITY_HIGH}
 
 
 def segment_request(
@@ -88,10 +90,13 @@ def complete_request(
     local_strength: float | None = None,
     keep_visible: bool | None = None,
     output: Literal["full", "crop"] = "full",
+    priority: Literal["low", "normal", "high"] = "normal",
 ) -> v1.CompleteRequest:
     """Raises what `segment_request` raises, and InvalidOption for an option that the wire cannot carry."""
     if output not in _OUTPUTS:
         raise InvalidOption('must be "full" or "crop"', field="options.output")
+    if priority not in _PRIORITIES:
+        raise InvalidOption('must be "low", "normal" or "high"', field="options.priority")
     return v1.CompleteRequest(
         prompt=_prompt(points, box, mask),
         image=image_source(image),
@@ -106,6 +111,7 @@ def complete_request(
             local_strength=local_strength,
             keep_visible=keep_visible,
             output=_OUTPUTS[output],
+            priority=_PRIORITIES[priority],
             mask_encoding=v1.MASK_ENCODING_PNG,
         ),
         engine_id=engine_id,

@@ -35,6 +35,7 @@ class Plan:
         clients: samples under work at once.
         patience: seconds for which a full or absent service is waited for.
         engine: its name; None: the default one.
+        priority: as of `Client.complete`; what is finished does not depend on it.
     """
 
     layout: Layout
@@ -43,6 +44,7 @@ class Plan:
     clients: int = 4
     patience: float = 600.0
     engine: str | None = None
+    priority: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ async def _one(client: AsyncClient, entry: Entry, plan: Plan, engine: Engine) ->
             seed=plan.seed,
             limit=engine.limits.max_samples,
             patience=plan.patience,
+            priority=plan.priority,
             **asked,
         )
         about = {"options": {"seed": plan.seed, "num_samples": layout.count, **_given(asked)}}

@@ -31,6 +31,7 @@ from deocc.cli.options import (
     LocalStrength,
     Patience,
     Preset,
+    Priority,
     Quiet,
     Steps,
     Timeout,
@@ -76,6 +77,7 @@ def batch(
     local: Local = False,
     engine: EngineName = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
+    priority: Priority = "low",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -108,6 +110,7 @@ def batch(
         at_once(clients, connection["local"]),
         patience,
         None if connection["local"] else engine,
+        priority,
     )
     outcomes = asyncio.run(_run(read, plan, connection, quiet))
     _end(read, layout, outcomes, allow_holes, json, quiet)

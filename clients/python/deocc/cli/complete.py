@@ -28,6 +28,7 @@ from deocc.cli.options import (
     Photo,
     Points,
     Preset,
+    Priority,
     Quiet,
     Steps,
     Text,
@@ -71,6 +72,7 @@ def complete(
     local: Local = False,
     engine: EngineName = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
+    priority: Priority = "normal",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,6 +99,7 @@ def complete(
             local_strength=local_strength,
             keep_visible=keep_visible,
             output="crop" if crop else "full",
+            priority=priority,
         )
         completion = _watch(events, console(quiet=quiet))
     files = target.write(completion.samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ __all__ = [
     "Photo",
     "Points",
     "Preset",
+    "Priority",
     "Quiet",
     "Steps",
     "Text",
@@ -92,6 +93,10 @@ EngineName = Annotated[
     typer.Option(
         "--engine", metavar="NAME", help="An engine's name; in process also a bundle's path.", rich_help_panel=SERVICE
     ),
+]
+Priority = Annotated[
+    Literal["low", "normal", "high"],
+    typer.Option("--priority", help="Share of a service that others use too.", rich_help_panel=SERVICE),
 ]
 Timeout = Annotated[
     float,
