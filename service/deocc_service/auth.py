@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -22,6 +22,8 @@ from limits.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from deocc.errors import InvalidOption
+from deocc_engines.completion import Priority
+from deocc_engines.errors import InvalidOption as OptionRefused
 from deocc_engines.errors import RateLimited, Unauthenticated
 
 __all__ = ["ApiKey", "ApiKeys", "Guard", "named_key", "new_key"]
@@ -43,6 +45,7 @@ class ApiKey(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     concurrency: Annotated[int, Field(ge=1)] | None = None
+    max_priority: Literal["low", "normal", "high"] = "high"
 
 
 _FILE = TypeAdapter(list[ApiKey])
@@ -64,7 +67,7 @@ def named_key(name: str) -> tuple[str, str]:
         key, entry = new_key(name)
     except ValidationError:
         raise InvalidOption("a name has letters, digits, points, dashes and underscores, 64 at most") from None
-    return key, entry.model_dump_json(exclude_none=True)
+    return key, entry.model_dump_json(exclude_defaults=True)
 
 
 class ApiKeys:
@@ -119,6 +122,12 @@ class ApiKeys:
             with self._lock:
                 self._running[key.name] -= 1
 
+    def check_priority(self, name: str | None, priority: Priority) -> None:
+        """Raises InvalidOption if the key of this name may not ask for so much."""
+        for key in self._keys:
+            if key.name == name and priority.weight > Priority[key.max_priority.upper()].weight:
+                raise OptionRefused(f"with this key at most {key.max_priority}", field="options.priority")
+
     def _count(self, key: ApiKey) -> None:
         if key.requests_per_minute is not None:
             rate = RateLimitItemPerMinute(key.requests_per_minute)
@@ -165,6 +174,11 @@ class Guard:
             return
         with self._keys.admitted(authorization) as name:
             yield name
+
+    def check_priority(self, name: str | None, priority: Priority) -> None:
+        """See ApiKeys."""
+        if self._keys is not None:
+            self._keys.check_priority(name, priority)
 
 
 def _hash(secret: str) -> str:

@@ -12,7 +12,7 @@ from deocc_engines.completion import preset_of
 from deocc_engines.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, Unavailable
 from deocc_engines.image import decode_image
 from deocc_service.auth import Guard
-from deocc_service.calls import note, under_licence
+from deocc_service.calls import caller, note, under_licence
 from deocc_service.engine import Engine
 from deocc_service.images import ImageStore
 from deocc_service.settings import Settings
@@ -100,7 +100,8 @@ class Core:
         if not bare.options.HasField("seed"):
             bare.options.seed = secrets.randbelow(SEEDS)
         note(seed=bare.options.seed)
-        options_from_wire(bare, self.settings.limits)  # refused here, before anything is moved or waits
+        options = options_from_wire(bare, self.settings.limits)  # refused here, before anything is moved or waits
+        self.guard.check_priority(caller.get(), options.priority)
         preset_of((await engine.info()).presets, bare.options.preset)
         content = await self._content(request.image)
         async with aclosing(engine.complete(content, bare, events=events, left=left)) as messages:

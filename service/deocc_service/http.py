@@ -28,7 +28,7 @@ from deocc_engines.errors import (
 from deocc_service import openapi
 from deocc_service.auth import Guard
 from deocc_service.body import chunks, media_type, message_from, uploaded
-from deocc_service.calls import Call, note
+from deocc_service.calls import Call, caller, note
 from deocc_service.core import Core
 from deocc_service.errors import public, reason_type, retry_after, status_of, to_problem
 from deocc_service.page import add_page
@@ -198,6 +198,7 @@ class Gate:
         authorization = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         try:
             with self._guard.admitted(authorization) as name:
+                caller.set(name)
                 note(key=name)
                 await self._app(scope, receive, send)
         except (Unauthenticated, RateLimited) as error:

@@ -73,7 +73,12 @@ def secured_settings(
     certificate = authority.issue_cert("127.0.0.1", "localhost")
     certificate.private_key_pem.write_to_path(folder / "key.pem")
     (folder / "certificate.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-    limits: dict[str, dict[str, int]] = {"free": {}, "slow": {"requests_per_minute": 3}, "narrow": {"concurrency": 1}}
+    limits: dict[str, dict[str, int | str]] = {
+        "free": {},
+        "slow": {"requests_per_minute": 3},
+        "narrow": {"concurrency": 1},
+        "modest": {"max_priority": "normal"},
+    }
     made = {name: new_key(name) for name in limits}
     entries = [{**made[name][1].model_dump(), **limit} for name, limit in limits.items()]
     (folder / "keys.json").write_text(json.dumps(entries))
@@ -221,6 +226,21 @@ def test_a_key_has_a_rate_and_a_width_of_its_own(secured: Secured) -> None:
         assert said(error.value) == ("RATE_LIMITED", None)
         assert slow.result().samples
         assert rpc.ListEngines(pb.ListEnginesRequest(), timeout=10, metadata=metadata).engines
+
+
+def test_a_key_may_ask_for_so_much_priority_and_no_more(secured: Secured) -> None:
+    high = complete(priority=pb.PRIORITY_HIGH)
+    with secured.http("modest") as modest, secured.http("free") as free, secured.channel() as channel:
+        rpc = secured.rpc(channel)
+        answer = modest.post("/v1/complete", json=as_json(high))
+        assert (answer.status_code, answer.json()["field"]) == (400, "options.priority")
+        with pytest.raises(grpc.RpcError) as error:
+            rpc.Complete(high, timeout=10, metadata=secured.metadata("modest"))
+        assert said(error.value) == ("INVALID_OPTION", "options.priority")
+        assert modest.post("/v1/complete", json=as_json(complete())).status_code == 200
+        assert rpc.Complete(complete(), timeout=10, metadata=secured.metadata("modest")).samples
+        assert free.post("/v1/complete", json=as_json(high)).status_code == 200
+        assert rpc.Complete(high, timeout=10, metadata=secured.metadata("free")).samples
 
 
 def test_a_caller_without_tls_gets_nothing(secured: Secured) -> None:
