@@ -25,6 +25,7 @@ from deocc_engines.completion import (
     Sample,
     SampleReady,
     Stage,
+    StageDone,
     preset_of,
 )
 from deocc_engines.errors import EngineFailure
@@ -92,6 +93,12 @@ class _Teller:
         with self._lock:
             self._done += 1
             self._on_event(Progress(stage, index, done, planned, self._done / self._steps))
+
+    def through(self, stage: Stage, index: int, began: float) -> float:
+        """When the stage ended."""
+        ended = time.perf_counter()
+        self.tell(StageDone(stage, index, began, ended))
+        return ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,9 +215,12 @@ class Completer:
 
     def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
         seed = (job.options.seed + index) % 2**32
+        began = time.perf_counter()
         prediction = yield from self._global(job, wide, condition, index, seed)
+        began = job.teller.through(Stage.GLOBAL, index, began)
         if job.strength > 0:
             prediction = yield from self._local(job, prediction, index, seed)
+            job.teller.through(Stage.LOCAL, index, began)
         sample = prediction.sample(job.image, job.modal, seed, keep_visible=job.options.keep_visible)
         job.teller.tell(SampleReady(index, sample))
         return sample

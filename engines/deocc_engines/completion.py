@@ -228,4 +228,14 @@ class SampleReady:
     sample: Sample
 
 
-Event = Progress | Preview | SampleReady | ModalMask
+@dataclass(frozen=True)
+class StageDone:
+    """One sample is through a stage; `began` and `ended` are seconds of `time.perf_counter`, waiting included."""
+
+    stage: Stage
+    sample: int
+    began: float
+    ended: float
+
+
+Event = Progress | Preview | SampleReady | ModalMask | StageDone

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from deocc.v1 import deocclusion_pb2 as pb
-from deocc_engines.completion import CompletionOptions, Event, Progress, Stage
+from deocc_engines.completion import CompletionOptions, Event, Progress, Stage, StageDone
 from deocc_engines.errors import Cancelled, DeadlineExceeded
 from deocc_engines.image import encode_png
 from deocc_engines.prompt import Point, Prompt
@@ -178,11 +178,13 @@ class LocalEngine:
         events: bool,
         left: float | None,
         modal: pb.ModalMask | None = None,
+        on_stage: Callable[[StageDone], None] = lambda _: None,
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
         """See Engine.
 
         Args:
             modal: what another replica segmented; None: the prompt says it.
+            on_stage: told of every stage that a sample is through, from another thread.
         """
         loop = asyncio.get_running_loop()
         messages: asyncio.Queue[pb.CompleteStreamResponse | None] = asyncio.Queue()
@@ -190,7 +192,9 @@ class LocalEngine:
         writer = ResultWriter(request.options)
 
         def on_event(event: Event) -> None:
-            if events:
+            if isinstance(event, StageDone):
+                on_stage(event)
+            elif events:
                 loop.call_soon_threadsafe(messages.put_nowait, writer.event(event))
 
         def work() -> pb.CompleteResponse:

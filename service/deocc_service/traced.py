@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from deocc.v1 import deocclusion_pb2 as pb
+from deocc_engines.completion import StageDone
 from deocc_service.engine import LocalEngine
 from deocc_service.tracing import Span
 
@@ -17,7 +18,7 @@ __all__ = ["TracedEngine"]
 
 
 class TracedEngine:
-    """As the engine that it holds, with a span for its work and one for each stage."""
+    """As the engine that it holds, with spans for its work, its stages, and those of each sample."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
@@ -47,12 +48,13 @@ class TracedEngine:
         modal: pb.ModalMask | None = None,
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
         """See LocalEngine."""
-        work = self._engine.complete(content, request, events=events, left=left, modal=modal)
+        done: list[StageDone] = []
+        work = self._engine.complete(content, request, events=events, left=left, modal=modal, on_stage=done.append)
         with Span("engine.complete") as span:
             async with aclosing(work) as messages:
                 async for message in messages:
                     if message.HasField("result"):
-                        span.stages(message.result.timings.seconds)
+                        span.stages(message.result.timings.seconds, done)
                     yield message
 
     def close(self) -> None:

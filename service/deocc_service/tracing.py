@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry: one for a request, one for its work at an engine, one for each stage of that.
+"""Spans for OpenTelemetry: for a request, its work at an engine, each stage of that, and each stage of each sample.
 
 Off unless an OTLP endpoint is named. The trace context is a plain value, W3C's headers in a dict, so that it passes
 alike through HTTP headers, gRPC metadata and arguments of Ray calls. It is never attached to OpenTelemetry's own
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.trace import Tracer
+
+    from deocc_engines.completion import StageDone
 
 __all__ = ["Span", "Trace", "check", "close", "configure", "current", "follow"]
 
@@ -146,20 +148,35 @@ class Span:
                 self._span.set_status(StatusCode.ERROR, reason)
             self._span.end()
 
-    def stages(self, seconds: Mapping[str, float]) -> None:
-        """Spans below this one for stages that followed each other and have just ended."""
+    def stages(self, seconds: Mapping[str, float], of_samples: Iterable[StageDone] = ()) -> None:
+        """Spans below this one for stages that followed each other and have just ended.
+
+        Args:
+            of_samples: what `complete` consists of; samples run beside each other.
+        """
         if self._span is not None:
-            end = time.time_ns()
+            now = end = time.time_ns()
+            ago = time.perf_counter()
             for stage in reversed([stage for stage in STAGES if stage in seconds]):
                 start = end - round(1e9 * seconds[stage])
-                _tracer().start_span(stage, self._context(), start_time=start).end(end)
+                span = _tracer().start_span(stage, self._context(), start_time=start)
+                for part in of_samples if stage == "complete" else ():
+                    began, ended = (now - round(1e9 * (ago - at)) for at in (part.began, part.ended))
+                    inner = _tracer().start_span(part.stage.value, _below(span), start_time=began)
+                    inner.set_attribute("deocc.sample", part.sample)
+                    inner.end(ended)
+                span.end(end)
                 end = start
 
     def _context(self) -> Context:
-        from opentelemetry.trace import set_span_in_context
-
         assert self._span is not None
-        return set_span_in_context(self._span)
+        return _below(self._span)
+
+
+def _below(span: OtelSpan) -> Context:
+    from opentelemetry.trace import set_span_in_context
+
+    return set_span_in_context(span)
 
 
 def _tracer() -> Tracer:

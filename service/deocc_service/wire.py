@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ResultWriter", "engine_to_wire", "mask_to_wire", "modal_from_wire", "modal_to_wire", "options_from_wire"]
 __all__ += ["check_enums", "prompt_from_wire", "size_to_wire"]
 
+Told = completion.Progress | completion.ModalMask | completion.Preview | completion.SampleReady
 STAGES = {
     completion.Stage.SEGMENT: pb.STAGE_SEGMENT,
     completion.Stage.GLOBAL: pb.STAGE_GLOBAL,
@@ -134,7 +135,7 @@ class ResultWriter:
         self._crop = options.output == pb.OUTPUT_CROP
         self._encoded: dict[int, tuple[bytes, pb.Mask]] = {}  # by seed
 
-    def event(self, event: completion.Event) -> pb.CompleteStreamResponse:
+    def event(self, event: Told) -> pb.CompleteStreamResponse:
         """One message of the stream."""
         match event:
             case completion.Progress():

@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deocc_engines.completion import Completion, CompletionOptions, Event, Preview, Progress, SampleReady
+from deocc_engines.completion import (
+    Completion,
+    CompletionOptions,
+    Event,
+    Preview,
+    Progress,
+    SampleReady,
+    StageDone,
+)
 from deocc_engines.deoccluder import Deoccluder
 from deocc_engines.errors import Cancelled, InvalidOption, InvalidPrompt, TooLarge
 from deocc_engines.image import Photo
@@ -79,6 +87,9 @@ def test_progress_rises_to_one_and_previews_come(deoccluder: Deoccluder, photo: 
     assert fractions[-1] == 1.0
     assert sorted(e.index for e in events if isinstance(e, SampleReady)) == [0, 1]
     assert any(isinstance(e, Preview) and e.rgba.shape == (32, 32, 4) for e in events)
+    done = {(e.sample, e.stage.value): e for e in events if isinstance(e, StageDone)}
+    assert set(done) == {(sample, stage) for sample in (0, 1) for stage in ("global", "local")}
+    assert all(done[i, "global"].began < done[i, "global"].ended == done[i, "local"].began for i in (0, 1))
 
 
 def test_stop_ends_the_work_before_the_next_step(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:

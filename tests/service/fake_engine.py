@@ -26,6 +26,7 @@ from deocc_engines.completion import (
     Sample,
     SampleReady,
     Stage,
+    StageDone,
 )
 from deocc_engines.errors import InvalidOption
 from deocc_engines.guidance import Rows
@@ -120,11 +121,13 @@ class FakeCompleter:
         on_event: Callable[[Event], None],
         stop: Callable[[], None],
     ) -> Completion:
+        started = time.perf_counter()
         runs = [self._run(pixels, modal, options, index, on_event) for index in range(options.num_samples)]
         steps = self.rows(options) // options.num_samples
         samples = self.batcher.run(runs, steps, stop=stop, weight=options.priority.weight)
         best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
-        return Completion(best_first, modal, already_whole=False, rim=2, seconds={"complete": 0.0})
+        seconds = {"complete": time.perf_counter() - started}
+        return Completion(best_first, modal, already_whole=False, rim=2, seconds=seconds)
 
     def _denoise(self, z_t: Tensor, t: Tensor, condition: Tensor, text: Tensor) -> Tensor:
         self._count()
@@ -144,6 +147,7 @@ class FakeCompleter:
         seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self._seconds
         steps = self.rows(options) // options.num_samples
         sample = self._sample(pixels, modal, (options.seed + index) % 2**32)
+        began = time.perf_counter()
         row = torch.tensor([seconds])
         for step in range(steps):
             yield Rows(row, row, row, row)
@@ -151,6 +155,9 @@ class FakeCompleter:
             on_event(Progress(Stage.GLOBAL, index, step + 1, steps, fraction))
             if options.preview_every and (step + 1) % options.preview_every == 0:
                 on_event(Preview(index, sample.cropped(), sample.box))
+            if step + 1 == steps // 2:
+                on_event(StageDone(Stage.GLOBAL, index, began, began := time.perf_counter()))
+        on_event(StageDone(Stage.LOCAL, index, began, time.perf_counter()))
         on_event(SampleReady(index, sample))
         return sample
 

@@ -28,15 +28,19 @@ def attributes(span: Span) -> Mapping[str, str]:
     return {attribute.key: attribute.value.string_value for attribute in span.attributes}
 
 
+def sample_of(span: Span) -> int:
+    return next(attribute.value.int_value for attribute in span.attributes if attribute.key == "deocc.sample")
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_every_stage_is_a_span_of_the_callers_trace(host: Host, collector: Collector, protocol: str) -> None:
     trace_id, caller, headers = new_trace()
-    request = complete(text="sleep .02")
+    request = complete(text="sleep .02", num_samples=2)
     if protocol == "http":
         assert host.http.post("/v1/complete", json=as_json(request), headers=headers).status_code == 200
     else:
         host.rpc.Complete(request, timeout=10, metadata=tuple(headers.items()))
-    spans = collector.of(trace_id, {"Complete", "engine.complete", *STAGES})
+    spans = collector.of(trace_id, {"Complete", "engine.complete", *STAGES, "global", "local"})
     (served,) = (span for span in spans if span.name == "Complete")
     assert served.parent_span_id.hex() == caller
     assert served.kind == Span.SPAN_KIND_SERVER
@@ -54,6 +58,15 @@ def test_every_stage_is_a_span_of_the_callers_trace(host: Host, collector: Colle
     assert stages["decode"].end_time_unix_nano <= stages["complete"].start_time_unix_nano
     assert served.start_time_unix_nano <= stages["wait"].start_time_unix_nano
     assert stages["encode"].end_time_unix_nano <= served.end_time_unix_nano
+    inner = [span for span in spans if span.parent_span_id == stages["complete"].span_id]
+    assert sorted((span.name, sample_of(span)) for span in inner) == [
+        (stage, sample) for stage in ("global", "local") for sample in (0, 1)
+    ]
+    for sample in (0, 1):
+        wide, near = sorted((s for s in inner if sample_of(s) == sample), key=lambda s: s.start_time_unix_nano)
+        assert (wide.name, near.name) == ("global", "local")
+        assert wide.end_time_unix_nano - wide.start_time_unix_nano > 0.03e9  # two steps
+        assert wide.end_time_unix_nano <= near.start_time_unix_nano + 1000
 
 
 def test_spans_say_how_requests_ended(host: Host, collector: Collector) -> None:
