@@ -52,6 +52,7 @@ class TwoNodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self._token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deocc_service.proxy.middlewares",
             "DEOCC_GRPC_PORT": str(self.grpc_port),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(MANIFEST.parents[2]), os.environ.get("PYTHONPATH")])),
             **(settings or {}),

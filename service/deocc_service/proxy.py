@@ -1,8 +1,9 @@
-"""What Ray Serve's gRPC proxy lacks: health, deadlines, typed errors, and staying on the loopback.
+"""What Ray Serve's proxies lack: health, deadlines, typed errors, staying on the loopback, and keeping to themselves.
 
 `install` is named in `grpc_servicer_functions`, so Serve calls it in the proxy's process with the proxy's own server
 before it starts. It leans on `service_handler_factory`, which is semi-private: Ray is pinned, and contract
-tests say when it changes.
+tests say when it changes. `middlewares` is named in `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, so Serve puts what it
+gives before the HTTP proxy.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
 from deocc_engines.errors import (
@@ -38,7 +42,7 @@ from deocc_service.servicer import KEY, REMAINING, SERVICE
 from deocc_service.settings import Settings
 from deocc_service.tls import credentials
 
-__all__ = ["APP", "install"]
+__all__ = ["APP", "install", "middlewares"]
 
 APP = "deocc"  # the Serve application
 PROBE_SECONDS = 1.0
@@ -63,6 +67,10 @@ def install(servicer: Any, server: Any) -> None:
     configure_log(settings.log_format)
     metrics.on_ray(replica=False)
     server.service_handler_factory = _guarded(server.service_handler_factory, settings)
+    for (own,) in server.generic_rpc_handlers:  # Serve's, which names the application and was there before us
+        own._method_handlers = {
+            method: server._override_method_handler(method, handler) for method, handler in own._method_handlers.items()
+        }
     server._override_method_handler = _tolerant(server._override_method_handler)
     pb_grpc.add_DeocclusionServiceServicer_to_server(servicer, server)
     server.add_passthrough_service(HEALTH)
@@ -74,6 +82,22 @@ def install(servicer: Any, server: Any) -> None:
             raise OSError(f"port {settings.grpc_port} is taken")
     # The reference keeps the task alive as long as the server.
     server.deocc_health_probe = asyncio.get_running_loop().create_task(_probe(health))
+
+
+def middlewares() -> list[Middleware]:
+    """What stands before the HTTP proxy."""
+    return [Middleware(Silent)]
+
+
+class Silent:
+    """Answers itself where Serve would tell everybody, without a key, what is served."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        telling = scope["type"] == "http" and scope["path"] == "/-/routes"
+        await (PlainTextResponse("Not Found", 404) if telling else self._app)(scope, receive, send)
 
 
 def _tolerant(override: Callable[..., Any]) -> Callable[..., Any]:

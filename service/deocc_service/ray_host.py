@@ -82,6 +82,7 @@ class RayHost:
         settings = self._settings
         chosen = {
             "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(2 * settings.max_body),  # above max_body the hook refuses, typed
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deocc_service.proxy.middlewares",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",  # lines of requests differ in their numbers only
             HANDED_DOWN: settings.model_copy(

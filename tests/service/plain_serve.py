@@ -5,15 +5,19 @@ python -m tests.service.plain_serve
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import serve
@@ -25,6 +29,7 @@ from deocc.v1 import deocclusion_pb2_grpc as pb_grpc
 from deocc_service.surroundings import free_port
 
 LISTENING = "0A"
+APPLICATIONS = "/ray.serve.RayServeAPIService/ListApplications"
 ANYWHERE = {"00000000", "0" * 32}
 
 
@@ -40,6 +45,8 @@ class Plain:
     async def Complete(self, request: pb.CompleteRequest, grpc_context: Any) -> pb.CompleteResponse:  # noqa: N802
         if request.engine_id == "die":
             os._exit(1)
+        if request.engine_id == "slow":
+            await asyncio.sleep(10)
         grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
         grpc_context.set_trailing_metadata([("reason", "typed")])
         if request.engine_id == "raise":
@@ -71,7 +78,8 @@ def _listens_anywhere(port: int) -> bool:
 
 
 def _read_in_its_source() -> dict[str, Any]:
-    held = {"service_handler_factory", "_override_method_handler", "add_passthrough_service"}
+    held = {"service_handler_factory", "_override_method_handler", "add_passthrough_service", "generic_rpc_handlers"}
+    held.add("rpc_handler._method_handlers = ")
     return {
         "tls": [name for name in gRPCOptions.model_fields if "ssl" in name or "tls" in name],
         "asks_for_certificates": "cert_reqs" in inspect.getsource(http_util),
@@ -105,10 +113,17 @@ def main() -> None:
                 "streamed nothing": _status(
                     lambda: list(rpc.CompleteStream(pb.CompleteStreamRequest(engine_id="nothing"), timeout=20))
                 ),
+                "routes": httpx.get(f"http://127.0.0.1:{http_port}/-/routes", timeout=20).text,
+                "applications": _status(lambda: channel.unary_unary(APPLICATIONS)(b"", timeout=20)),
                 "anywhere": _listens_anywhere(grpc_port),
                 "died": _status(lambda: rpc.Complete(pb.CompleteRequest(engine_id="die"), timeout=60)),
             }
-        serve.shutdown()
+            rpc.ListEngines(pb.ListEnginesRequest(), timeout=60, wait_for_ready=True)
+            with ThreadPoolExecutor(1) as pool:
+                slow = pool.submit(_status, lambda: rpc.Complete(pb.CompleteRequest(engine_id="slow"), timeout=20))
+                time.sleep(1)
+                serve.shutdown()
+                found["shut down"] = slow.result()
         ray.shutdown()
     print(json.dumps(found))  # noqa: T201
 

@@ -80,3 +80,12 @@ def test_messages_are_nearly_unbounded(found: dict[str, Any]) -> None:
 
 def test_the_server_has_what_the_hook_takes_hold_of(found: dict[str, Any]) -> None:
     assert found["not_there"] == []
+
+
+def test_everybody_is_told_what_is_served(found: dict[str, Any]) -> None:
+    assert "plain" in found["routes"]  # `middlewares` stands before it
+    assert found["applications"][0] == "OK"  # the hook puts its guard before it
+
+
+def test_shutting_down_cuts_off_what_runs(found: dict[str, Any]) -> None:
+    assert found["shut down"][0] not in ("OK", "NOT_FOUND")  # the host deletes the application first, which waits

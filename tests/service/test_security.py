@@ -183,6 +183,19 @@ def test_without_a_key_nothing_but_health_answers(secured: Secured) -> None:
             ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
+def test_ray_does_not_tell_either_what_is_served(secured: Secured) -> None:
+    with secured.http() as http:
+        assert http.get("/-/routes").status_code in (401, 404)
+    tell = "/ray.serve.RayServeAPIService/ListApplications"
+    with secured.channel() as tls, grpc.insecure_channel(secured.grpc) as plain:
+        for channel in (tls, plain):
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary(tell)(b"", timeout=5)
+    for own in _listening() - secured.ports_before:
+        with grpc.insecure_channel(f"127.0.0.1:{own}") as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary(tell)(b"", timeout=2)
+
+
 def test_a_message_that_cannot_be_read_is_the_callers_fault(secured: Secured) -> None:
     with secured.channel() as channel:
         send = channel.unary_unary("/deocc.v1.DeocclusionService/Complete")

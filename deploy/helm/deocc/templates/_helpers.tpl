@@ -156,6 +156,7 @@ applications:
 {{- end }}
 {{- end }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: deocc_service.proxy.middlewares}
 # Twice what the service itself accepts, so that its typed refusal is the one that is seen.
 - {name: RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, value: {{ include "deocc.messageBytes" . | quote }}}
 - {name: HOME, value: /tmp}
