@@ -7,6 +7,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
@@ -23,8 +24,12 @@ REFUSED_MODES = {
     "CMYK": "CMYK images are not accepted; convert to RGB",
     "1": "one-bit images are not accepted; convert to RGB",
 }
-# PNG keeps a ratio of about 2:1 in speed between these levels at equal size for RGBA cut-outs.
-PNG_COMPRESSION = 3
+# One filter for all rows and little searching take half of Pillow's time, which tries five filters on every row, for
+# RGBA cut-outs of the same size and photographs that are up to a sixth larger. One channel is a mask: runs.
+PNG_COLOURS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+PNG_RUNS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+PNG_RUNS += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]  # after the level, which would set it back
+TO_OPENCV = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}  # the order in which OpenCV expects channels
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,11 @@ def image_id_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def decode_image(content: bytes, limits: Limits, *, field: str = "image.content") -> Photo:
+def decode_image(content: bytes, limits: Limits, *, field: str = "image.content", image_id: str | None = None) -> Photo:
     """Decodes PNG, JPEG or WebP, applies the EXIF orientation, flattens alpha on white.
+
+    Args:
+        image_id: of the content, if it is known.
 
     Raises:
         TooLarge: more bytes or pixels than ``limits`` allows (pixels are checked before decoding).
@@ -74,7 +82,7 @@ def decode_image(content: bytes, limits: Limits, *, field: str = "image.content"
         raise TooLarge(f"the image has more than {limits.max_pixels} pixels", field=field) from error
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet in hostile bytes
         raise InvalidImage("the image is damaged or truncated, or is not PNG, JPEG or WebP", field=field) from error
-    return Photo(pixels, image_id_of(content))
+    return Photo(pixels, image_id or image_id_of(content))
 
 
 def _decode(content: bytes, limits: Limits, field: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -109,6 +117,7 @@ def _is_16_bit_png(content: bytes) -> bool:
 
 def encode_png(pixels: UInt8[np.ndarray, "h w *c"]) -> bytes:
     """Encodes [h, w] grey, [h, w, 3] RGB or [h, w, 4] RGBA with straight alpha."""
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(out, format="PNG", compress_level=PNG_COMPRESSION)
-    return out.getvalue()
+    if pixels.ndim == 2:
+        return cv2.imencode(".png", np.ascontiguousarray(pixels), PNG_RUNS)[1].tobytes()
+    swapped = cv2.cvtColor(np.ascontiguousarray(pixels), TO_OPENCV[pixels.shape[2]])
+    return cv2.imencode(".png", swapped, PNG_COLOURS)[1].tobytes()
