@@ -61,7 +61,7 @@ class Core:
         content = await self._content(request.image)
         bare = pb.SegmentRequest(prompt=request.prompt, mask_encoding=request.mask_encoding)
         response = await engine.segment(content, bare, left)
-        await self._keep(request.image)
+        await self._keep(request.image, response.image_id)
         _note_seconds(response.timings)
         return response
 
@@ -107,7 +107,7 @@ class Core:
         async with aclosing(engine.complete(content, bare, events=events, left=left)) as messages:
             async for message in messages:
                 if message.HasField("result"):
-                    await self._keep(request.image)
+                    await self._keep(request.image, message.result.image_id)
                     _note_seconds(message.result.timings)
                 yield message
 
@@ -129,10 +129,10 @@ class Core:
                 return image.content
         raise InvalidInput("give an image: its content, or the image_id of an upload", field="image")
 
-    async def _keep(self, image: pb.ImageSource) -> None:
+    async def _keep(self, image: pb.ImageSource, image_id: str) -> None:
         # The answer names the image by its id, so the id must work in the next call.
         if image.WhichOneof("source") == "content":
-            await asyncio.to_thread(self._images.note, image.content)
+            await asyncio.to_thread(self._images.note, image_id, image.content)
 
 
 def _note_seconds(timings: pb.Timings) -> None:

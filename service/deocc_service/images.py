@@ -62,9 +62,8 @@ class ImageStore:
             self._write(file, content)
         return image_id
 
-    def note(self, content: bytes) -> None:
+    def note(self, image_id: str, content: bytes) -> None:
         """Keeps an encoded image if there is room."""
-        image_id = image_id_of(content)
         if self._touched(self._promised / image_id) or self._touched(self._spare / image_id):
             return
         with suppress(Overloaded):

@@ -42,12 +42,12 @@ def test_what_merely_came_with_a_request_makes_room(tmp_path: Path) -> None:
     now = [1000.0]
     store = ImageStore(ttl=10, max_bytes=10, folder=tmp_path, clock=lambda: now[0])
     for content in (b"aaaa", b"bbbb", b"cccc"):
-        store.note(content)
+        store.note(image_id_of(content), content)
         now[0] += 1
     kept = [content for content in (b"aaaa", b"bbbb", b"cccc") if _there(store, content)]
     assert kept == [b"bbbb", b"cccc"]
     store.put(b"dddddddd")
-    store.note(b"eeee")
+    store.note(image_id_of(b"eeee"), b"eeee")
     assert [content for content in (b"bbbb", b"cccc", b"dddddddd", b"eeee") if _there(store, content)] == [b"dddddddd"]
 
 
@@ -69,7 +69,7 @@ def test_a_full_disk_and_a_foreign_hand_are_survived(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    store.note(b"cccc")
+    store.note(image_id_of(b"cccc"), b"cccc")
     with pytest.raises(Overloaded):
         store.put(b"cccc")
     assert len(list((tmp_path / "uploaded").iterdir())) == 1
