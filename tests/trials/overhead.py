@@ -1,9 +1,10 @@
 """What a host adds to the engine: the same completion of a photo of 1 MB, called directly and asked of each host.
 
-python -m tests.trials.overhead [--rounds 40]
+python -m tests.trials.overhead [--rounds 40] [--hosts local ray]
 
-In turn, in one run; each call with a photo of its own, which nobody remembers. The direct call decodes the photo,
-completes, and encodes the picture, as every host does.
+In turn, in one run; each call with a photo of its own, which nobody remembers. The direct call does what the answer
+takes: it decodes the photo, completes, and encodes the picture and both masks. What is added to it is the host's, and
+the client's. "picture alone" is the same without the masks, for who would not want them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 from PIL import Image
 
 import deocc
-from deocc_engines.completion import CompletionOptions
+from deocc_engines.completion import Completion, CompletionOptions
 from deocc_engines.image import decode_image, encode_png
 from deocc_engines.limits import Limits
 from deocc_engines.loading import load_deoccluder
+from deocc_engines.mask import mask_to_png
 from deocc_engines.prompt import Point, Prompt
 from tests.trials.service import EXAMPLES, serving
 
@@ -50,19 +52,26 @@ def main() -> None:
     """Prints one JSON document: milliseconds at the median, and what each way adds to the direct call."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--hosts", nargs="*", default=["local", "ray"])
     options = parser.parse_args()
     content = photo_of_a_megabyte()
     scaled = (POINT[0] * 2.5, POINT[1] * 2.5)
     deoccluder, _ = load_deoccluder()
 
-    def direct(content: bytes) -> None:
+    def alone(content: bytes) -> Completion:
         photo = decode_image(content, Limits())
         found = deoccluder.complete(photo, Prompt((Point(*scaled),)), CompletionOptions(seed=1))
         encode_png(found.samples[0].rgba())
+        return found
+
+    def direct(content: bytes) -> None:
+        found = alone(content)
+        mask_to_png(found.samples[0].amodal_mask())
+        mask_to_png(found.modal.mask)
 
     with ExitStack() as stack:
-        calls: dict[str, Callable[[bytes], object]] = {"direct": direct}
-        for host in ("local", "ray"):
+        calls: dict[str, Callable[[bytes], object]] = {"direct": direct, "picture alone": alone}
+        for host in options.hosts:
             service = stack.enter_context(serving(host))
             for number, protocol in enumerate(("HTTP", "gRPC")):
                 client = stack.enter_context(service.client(number))
