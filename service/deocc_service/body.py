@@ -1,4 +1,4 @@
-"""HTTP bodies to wire messages: JSON, multipart forms and raw bytes, read under a limit."""
+"""HTTP bodies to wire messages: JSON, multipart forms, protobuf and raw bytes, read under a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -73,17 +73,26 @@ async def message_from(request: Request, kind: type[M], limit: int) -> M:
     """The request's body as a message.
 
     Raises:
-        UnsupportedMedia: neither JSON nor a form.
+        UnsupportedMedia: neither JSON nor a form nor the message itself.
         TooLarge: over `limit` bytes.
         InvalidInput: malformed, or with a field that does not exist.
     """
     match media_type(request):
         case "application/json":
             return _from_json(b"".join([chunk async for chunk in chunks(request, limit)]), kind)
+        case "application/x-protobuf":
+            return _from_binary(b"".join([chunk async for chunk in chunks(request, limit)]), kind)
         case "multipart/form-data":
             async with read_form(request, limit) as form:
                 return await _from_form(form, kind)
-    raise UnsupportedMedia("send application/json or multipart/form-data")
+    raise UnsupportedMedia("send application/json, application/x-protobuf or multipart/form-data")
+
+
+def _from_binary(body: bytes, kind: type[M]) -> M:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise InvalidInput("the message cannot be read") from None
 
 
 def _from_json(body: bytes, kind: type[M]) -> M:

@@ -1,4 +1,4 @@
-"""The HTTP face of the service: the same requests and answers as gRPC, as JSON, PNG or server-sent events."""
+"""The HTTP face of the service: the same requests and answers as gRPC, as JSON, protobuf, PNG or server-sent events."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ from deocc_service.page import add_page
 from deocc_service.replies import (
     JSON,
     PNG,
+    PROTOBUF,
     SSE,
     EventReply,
+    binary_reply,
     json_reply,
     mask_reply,
     negotiate,
@@ -61,6 +63,7 @@ SECURE = (
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 PROBLEM = "application/problem+json"
 TIMEOUT = "x-deocc-timeout"
+REPLIES: dict[str, Callable[[Any], Response]] = {JSON: json_reply, PROTOBUF: binary_reply}
 
 
 def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
@@ -88,18 +91,18 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
     async def segment(request: Request) -> Response:
         """What is visible of the object: candidate masks, best first."""
         timeout = _timeout(request)
-        accepted = negotiate(request.headers.get("accept"), (JSON, PNG))
+        accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF))
         message = await message_from(request, pb.SegmentRequest, limit)
         if accepted == PNG:
             message.mask_encoding = pb.MASK_ENCODING_PNG
         result = await until_disconnect(request.receive, core.segment(message, timeout))
-        return mask_reply(result) if accepted == PNG else json_reply(result)
+        return REPLIES.get(accepted, mask_reply)(result)
 
     @app.post("/v1/complete", **openapi.COMPLETE)
     async def complete(request: Request) -> Response:
         """The whole object: RGBA pictures, best first."""
         timeout = _timeout(request)
-        accepted = negotiate(request.headers.get("accept"), (JSON, PNG, SSE))
+        accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF, SSE))
         message = await message_from(request, pb.CompleteStreamRequest, limit)
         if accepted == SSE:
             events = core.complete_stream(message, timeout)
@@ -109,7 +112,7 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
             image=message.image, prompt=message.prompt, options=message.options, engine_id=message.engine_id
         )
         result = await until_disconnect(request.receive, core.complete(unary, timeout))
-        return png_reply(result) if accepted == PNG else json_reply(result)
+        return REPLIES.get(accepted, png_reply)(result)
 
     @app.get("/v1/engines", **openapi.ENGINES)
     async def engines() -> Response:

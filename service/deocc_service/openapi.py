@@ -12,7 +12,9 @@ __all__ = ["COMPLETE", "DESCRIPTION", "ENGINES", "IMAGES", "LIVEZ", "READYZ", "S
 
 DESCRIPTION = (
     "A photo and a click in, the whole object out. Coordinates are xy pixels of the upright image, origin top left. "
-    "JSON mirrors the `deocc.v1` messages in snake case; images and masks in JSON are base64."
+    "JSON mirrors the `deocc.v1` messages in snake case; images and masks in JSON are base64. "
+    "With `application/x-protobuf` the messages themselves are sent, pictures as they are: `SegmentRequest` and "
+    "`CompleteStreamRequest`, of which `CompleteRequest` is the beginning."
 )
 
 NUMBERS: dict[int, dict[str, Any]] = {
@@ -101,8 +103,9 @@ def _json(descriptor: Descriptor) -> dict[str, Any]:
     return {"application/json": {"schema": schema(descriptor)}}
 
 
-REFUSALS = (400, 404, 413, 415, 429, 500, 503, 504)
 BINARY = {"schema": FILE}
+PROTOBUF = {"application/x-protobuf": BINARY}
+REFUSALS = (400, 404, 413, 415, 429, 500, 503, 504)
 
 IMAGES = _operation(
     {
@@ -114,18 +117,20 @@ IMAGES = _operation(
     201,
 )
 SEGMENT = _operation(
-    {**_json(pb.SegmentRequest.DESCRIPTOR), "multipart/form-data": _form(FORM_PROMPT)},
-    {**_json(pb.SegmentResponse.DESCRIPTOR), "image/png": BINARY},
+    {**_json(pb.SegmentRequest.DESCRIPTOR), "multipart/form-data": _form(FORM_PROMPT), **PROTOBUF},
+    {**_json(pb.SegmentResponse.DESCRIPTOR), "image/png": BINARY, **PROTOBUF},
     REFUSALS,
 )
 COMPLETE = _operation(
     {
         **_json(pb.CompleteStreamRequest.DESCRIPTOR),
         "multipart/form-data": _form({**FORM_PROMPT, **FORM_OPTIONS}),
+        **PROTOBUF,
     },
     {
         **_json(pb.CompleteResponse.DESCRIPTOR),
         "image/png": BINARY,
+        **PROTOBUF,
         "text/event-stream": {"schema": {"type": "string"}},
     },
     REFUSALS,

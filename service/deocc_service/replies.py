@@ -1,4 +1,4 @@
-"""Wire messages to HTTP responses: JSON, PNG or server-sent events, as the caller accepts."""
+"""Wire messages to HTTP responses: JSON, protobuf, PNG or server-sent events, as the caller accepts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from deocc_engines.errors import Cancelled
 from deocc_service.calls import Call
 from deocc_service.errors import public, to_problem
 
-__all__ = ["JSON", "PNG", "SSE", "EventReply", "json_reply", "mask_reply", "negotiate", "png_reply", "until_disconnect"]
+__all__ = ["JSON", "PNG", "PROTOBUF", "SSE", "EventReply", "binary_reply", "json_reply", "mask_reply", "negotiate"]
+__all__ += ["png_reply", "until_disconnect"]
 
 T = TypeVar("T")
 Event = pb.CompleteStreamResponse
 
 JSON, PNG, SSE = "application/json", "image/png", "text/event-stream"
+PROTOBUF = "application/x-protobuf"
 
 
 def negotiate(accept: str | None, offered: tuple[str, ...]) -> str:
@@ -65,6 +67,11 @@ def to_json(message: Message) -> str:
 def json_reply(message: Message, status: int = 200) -> Response:
     """The message as proto JSON."""
     return Response(to_json(message), status, media_type=JSON)
+
+
+def binary_reply(message: Message) -> Response:
+    """The message itself: pictures as they are, not in base64."""
+    return Response(message.SerializeToString(), media_type=PROTOBUF)
 
 
 def png_reply(result: pb.CompleteResponse) -> Response:

@@ -77,10 +77,13 @@ class Script:
             "/v1/complete": v1.CompleteStreamRequest if streamed else v1.CompleteRequest,
         }.get(request.url.path)
         try:
-            message = json_format.Parse(request.content, kind()) if kind else request.content
+            message = kind.FromString(request.content) if kind else request.content
             outcome = self.answer(message, dict(request.headers))
         except EngineError as error:
             return self._problem(error)
+        if request.headers["accept"] == "application/x-protobuf":
+            content = outcome.SerializeToString()
+            return httpx.Response(200, content=content, headers={"content-type": "application/x-protobuf"})
         if not isinstance(outcome, list):
             text = json_format.MessageToJson(outcome, preserving_proto_field_name=True)
             return httpx.Response(200, text=text, headers={"content-type": "application/json"})

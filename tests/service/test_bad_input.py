@@ -130,6 +130,8 @@ def test_bad_requests_are_refused_alike(host: Host, name: str) -> None:
         assert (error.code(), said(error)) == (code, (reason, field))
     answers = [host.http.post("/v1/complete", json=as_json(request))]
     answers.append(host.http.post("/v1/complete", json=as_json(request), headers={"Accept": "text/event-stream"}))
+    binary = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
+    answers.append(host.http.post("/v1/complete", content=request.SerializeToString(), headers=binary))
     if (form := as_form(request)) is not None:
         answers.append(host.http.post("/v1/complete", **form))
     for answer in answers:
@@ -146,6 +148,8 @@ def test_bad_requests_are_refused_alike(host: Host, name: str) -> None:
     [
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, None),
         ({"json": []}, 400, None),
+        ({"content": b"\xff" * 9, "headers": {"content-type": "application/x-protobuf"}}, 400, None),
+        ({"content": b"x" * 1_600_000, "headers": {"content-type": "application/x-protobuf"}}, 413, None),
         ({"json": {"prompt": {"points": [{"x": 1, "y": 2}, {"z": 1}]}}}, 400, "prompt.points[1].z"),
         ({"json": {"options": {"seed": -1}}}, 400, "options.seed"),
         ({"json": {"options": {"seed": 2**32}}}, 400, "options.seed"),

@@ -16,6 +16,9 @@ from tests.service.asking import as_form, as_json, complete, encoded, events, pi
 from tests.service.hosts import Host
 
 
+BINARY = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
+
+
 def without_times(result: pb.CompleteResponse) -> bytes:
     kept = pb.CompleteResponse()
     kept.CopyFrom(result)
@@ -47,6 +50,9 @@ def test_every_way_gives_the_same_bytes(host: Host, options: dict[str, int]) -> 
         "sse": parsed(events(sse.text)[-1][1]),
         "json": parsed(host.http.post("/v1/complete", json=as_json(request)).text),
         "form": parsed(host.http.post("/v1/complete", **as_form(request)).text),
+        "protobuf": pb.CompleteResponse.FromString(
+            host.http.post("/v1/complete", content=request.SerializeToString(), headers=BINARY).content
+        ),
     }
     for way, other in others.items():
         assert without_times(other) == without_times(reference), way
@@ -103,6 +109,8 @@ def test_segment_is_the_same_on_both_protocols(host: Host) -> None:
     assert [c.score for c in result.candidates] == pytest.approx([0.9, 0.45])
     answer = json.loads(host.http.post("/v1/segment", json=as_json(request)).text)
     assert base64.b64decode(answer["candidates"][0]["mask"]["png"]) == result.candidates[0].mask.png
+    binary = host.http.post("/v1/segment", content=request.SerializeToString(), headers=BINARY)
+    assert pb.SegmentResponse.FromString(binary.content).candidates == result.candidates
     png = host.http.post("/v1/segment", json=as_json(request), headers={"Accept": "image/png"})
     assert png.content == result.candidates[0].mask.png
 

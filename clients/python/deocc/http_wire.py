@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import httpx
 from google.protobuf import json_format
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from deocc.errors import ConnectionFailed, DeadlineExceeded, DeoccError, ServerError, error_from_problem
 from deocc.v1 import deocclusion_pb2 as v1
@@ -28,6 +28,7 @@ __all__ = [
 M = TypeVar("M", bound=Message)
 
 JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
 EVENT_STREAM = "text/event-stream"
 # Names of server-sent events, and the member of CompleteStreamResponse that each one fills.
 EVENTS = frozenset({"progress", "modal", "preview", "sample", "result"})
@@ -59,11 +60,10 @@ def list_engines() -> HttpCall:
 
 
 def call_of(request: v1.SegmentRequest | v1.CompleteRequest | v1.CompleteStreamRequest) -> HttpCall:
-    """The message as JSON, bytes in base64: a third larger than the photo, and free of any state on the server."""
+    """The message itself: free of any state on the server, and without the third that base64 adds."""
     path = "/v1/segment" if isinstance(request, v1.SegmentRequest) else "/v1/complete"
-    accept = EVENT_STREAM if isinstance(request, v1.CompleteStreamRequest) else JSON
-    body = json_format.MessageToDict(request, preserving_proto_field_name=True)
-    return HttpCall("POST", path, {"content-type": JSON, "accept": accept}, json.dumps(body).encode())
+    accept = EVENT_STREAM if isinstance(request, v1.CompleteStreamRequest) else PROTOBUF
+    return HttpCall("POST", path, {"content-type": PROTOBUF, "accept": accept}, request.SerializeToString())
 
 
 def parse(answer: httpx.Response, message: M) -> M:
@@ -74,6 +74,12 @@ def parse(answer: httpx.Response, message: M) -> M:
     """
     if not answer.is_success:
         raise error_of_answer(answer)
+    if answer.headers.get("content-type", "").startswith(PROTOBUF):
+        try:
+            message.ParseFromString(answer.content)
+        except DecodeError as error:
+            raise ServerError("the service's answer cannot be understood") from error
+        return message
     return _filled(answer.text, message)
 
 
