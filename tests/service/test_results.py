@@ -15,7 +15,6 @@ from deocc.v1 import deocclusion_pb2 as pb
 from tests.service.asking import as_form, as_json, complete, encoded, events, picture, streamed
 from tests.service.hosts import Host
 
-
 BINARY = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
 
 
