@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.completion import preset_of
@@ -37,14 +37,28 @@ class Core:
         """True when a request would be answered."""
         return self.engine is not None and not self.draining and await self.engine.ready()
 
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """While a body comes.
+
+        Raises:
+            DeadlineExceeded: it takes too long.
+        """
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded("the body did not come in time") from None
+
     async def upload(self, chunks: AsyncIterable[bytes]) -> pb.UploadImageResponse:
         """Stores an image that arrives in parts; no more is read than is accepted."""
         limits = self.settings.limits
         content = bytearray()
-        async for chunk in chunks:
-            content += chunk
-            if len(content) > limits.max_bytes:
-                raise TooLarge(f"an image may have {limits.max_bytes} bytes at most", field="content")
+        async with self.reading():
+            async for chunk in chunks:
+                content += chunk
+                if len(content) > limits.max_bytes:
+                    raise TooLarge(f"an image may have {limits.max_bytes} bytes at most", field="content")
         encoded = bytes(content)
         photo = await asyncio.to_thread(decode_image, encoded, limits, field="content")
         return pb.UploadImageResponse(
@@ -56,7 +70,7 @@ class Core:
     async def segment(self, request: pb.SegmentRequest, left: float | None = None) -> pb.SegmentResponse:
         """Candidate modal masks, best first."""
         engine = await self._engine(request.engine_id)
-        _check_time(left)
+        left = self._time(left)
         check_enums(request.mask_encoding)
         content = await self._content(request.image)
         bare = pb.SegmentRequest(prompt=request.prompt, mask_encoding=request.mask_encoding)
@@ -93,7 +107,7 @@ class Core:
         self, request: pb.CompleteStreamRequest, *, events: bool, left: float | None
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
         engine = await self._engine(request.engine_id)
-        _check_time(left)
+        left = self._time(left)
         bare = pb.CompleteStreamRequest(
             prompt=request.prompt, options=request.options, preview_every=request.preview_every
         )
@@ -110,6 +124,13 @@ class Core:
                     await self._keep(request.image, message.result.image_id)
                     _note_seconds(message.result.timings)
                 yield message
+
+    def _time(self, left: float | None) -> float:
+        """Seconds for the work."""
+        if left is not None and left <= 0:
+            raise DeadlineExceeded("the time was over before the work could start")
+        limit = self.settings.request_seconds
+        return limit if left is None else min(left, limit)
 
     async def _engine(self, engine_id: str) -> Engine:
         if self.engine is None:
@@ -137,8 +158,3 @@ class Core:
 
 def _note_seconds(timings: pb.Timings) -> None:
     note(seconds={stage: round(value, 4) for stage, value in timings.seconds.items()})
-
-
-def _check_time(left: float | None) -> None:
-    if left is not None and left <= 0:
-        raise DeadlineExceeded("the time was over before the work could start")

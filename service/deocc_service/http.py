@@ -92,7 +92,8 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
         """What is visible of the object: candidate masks, best first."""
         timeout = _timeout(request)
         accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF))
-        message = await message_from(request, pb.SegmentRequest, limit)
+        async with core.reading():
+            message = await message_from(request, pb.SegmentRequest, limit)
         if accepted == PNG:
             message.mask_encoding = pb.MASK_ENCODING_PNG
         result = await until_disconnect(request.receive, core.segment(message, timeout))
@@ -103,7 +104,8 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
         """The whole object: RGBA pictures, best first."""
         timeout = _timeout(request)
         accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF, SSE))
-        message = await message_from(request, pb.CompleteStreamRequest, limit)
+        async with core.reading():
+            message = await message_from(request, pb.CompleteStreamRequest, limit)
         if accepted == SSE:
             events = core.complete_stream(message, timeout)
             first = await until_disconnect(request.receive, anext(events))

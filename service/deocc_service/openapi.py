@@ -113,7 +113,7 @@ IMAGES = _operation(
         "multipart/form-data": _form({"image": FILE}),
     },
     _json(pb.UploadImageResponse.DESCRIPTOR),
-    (400, 413, 415, 500),
+    (400, 413, 415, 429, 500, 504),
     201,
 )
 SEGMENT = _operation(
