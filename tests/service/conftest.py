@@ -23,6 +23,8 @@ LIMITS = Limits(max_bytes=200_000, max_pixels=500_000, max_points=8, max_samples
 SETTINGS = Settings(
     edges=2, http_port=0, grpc_port=0, metrics_port=0, slots=SLOTS, queue=QUEUE, limits=LIMITS, drain_seconds=5
 )
+# Drained for longer than models take to start, so that a new version takes over without loss.
+RAY_SETTINGS = SETTINGS.model_copy(update={"segmenters": Replicas(min=2, max=2), "drain_seconds": 60})
 
 
 def _host(http_port: int, grpc_port: int, metrics_port: int, load: FakeLoad) -> Host:
@@ -68,7 +70,7 @@ def ray_host(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> 
 
     load = FakeLoad(tmp_path_factory.mktemp("ray") / "steps")
     os.environ["PYTHONPATH"] = ROOT  # the replicas import the fake engine by name
-    settings = SETTINGS.model_copy(update={"otlp_endpoint": collector.url, "segmenters": Replicas(min=2, max=2)})
+    settings = RAY_SETTINGS.model_copy(update={"otlp_endpoint": collector.url})
     with RayHost(settings, load, Path("/tmp/deocc-test-ray")) as running:  # a short path: sockets lie in it
         host = _host(running.http_port, running.grpc_port, running.metrics_port, load)
         with host.http, host.channel:

@@ -1,0 +1,116 @@
+"""Replicas come and go under load, and callers do not notice; what was begun again is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.service.asking import as_json, complete
+from tests.service.collector import Collector
+from tests.service.conftest import RAY_SETTINGS, RAY_WARNINGS
+from tests.service.hosts import Host
+from tests.service.test_metrics import risen
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    *(pytest.mark.filterwarnings(warning) for warning in RAY_WARNINGS),
+]
+RETRIES = "deocc_retries_total"
+
+
+def processes(title: str) -> list[int]:
+    """Those below this one."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                named = (path / "cmdline").read_bytes().startswith(title.encode())
+            except OSError:  # gone meanwhile
+                continue
+            if named and _is_ours(int(path.name)):
+                found.append(int(path.name))
+    return found
+
+
+def _is_ours(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == os.getpid()
+
+
+@contextmanager
+def asked_all_along(host: Host) -> Iterator[list[str]]:
+    """Both protocols are asked until the block ends; what did not come out as it does alone."""
+    over = threading.Event()
+    failures: list[str] = []
+    alone = host.rpc.Complete(complete(), timeout=30).samples[0].rgba_png
+
+    def ask(protocol: str) -> int:
+        count = 0
+        while not over.is_set():
+            try:
+                if protocol == "grpc":
+                    same = host.rpc.Complete(complete(text="sleep .01"), timeout=30).samples[0].rgba_png == alone
+                else:
+                    answer = host.http.post("/v1/complete", json=as_json(complete(text="sleep .01")))
+                    same = answer.raise_for_status().is_success
+                if not same:
+                    failures.append(f"{protocol}: another picture")
+            except Exception as error:
+                failures.append(f"{protocol}: {error}")
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, protocol) for protocol in ("grpc", "http") * 2]
+        try:
+            yield failures
+        finally:
+            over.set()
+        assert all(one.result() > 3 for one in asking)
+
+
+def test_what_a_lost_replica_had_begun_is_begun_again_and_counted(ray_host: Host) -> None:
+    before = ray_host.metrics()
+    request = complete(text="sleep .1", steps=20)
+    alone = ray_host.rpc.Complete(request, timeout=30).samples[0].rgba_png
+    steps = ray_host.load.steps
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ray_host.rpc.Complete, request, timeout=120)
+        while ray_host.load.steps < steps + 3:
+            time.sleep(0.05)
+        (completer,) = processes("ray::ServeReplica:deocc:Completer")
+        os.kill(completer, signal.SIGKILL)
+        assert asked.result().samples[0].rgba_png == alone
+    risen(ray_host, before, {RETRIES: 1})
+
+
+def test_a_new_version_takes_over_without_loss(ray_host: Host, collector: Collector, tmp_path: Path) -> None:
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    from deocc_service.app import bind
+    from deocc_service.proxy import APP
+
+    before = set(processes("ray::ServeReplica:deocc:"))
+    settings = RAY_SETTINGS.model_copy(
+        update={"otlp_endpoint": collector.url, "image_dir": tmp_path, "segment_queue": 64}
+    )
+    with asked_all_along(ray_host) as failures:
+        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+        serve.run(bind(settings, ray_host.load), name=APP, logging_config=quiet)
+        time.sleep(1)
+    assert failures == []
+    end = time.monotonic() + 60
+    while before & set(processes("ray::ServeReplica:deocc:")):  # they end what they had begun
+        assert time.monotonic() < end
+        time.sleep(0.5)
