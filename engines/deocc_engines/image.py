@@ -103,11 +103,12 @@ def _decode(content: bytes, limits: Limits, field: str) -> UInt8[np.ndarray, "h 
                 "images of more than 8 bits a channel are not accepted; convert to 8-bit RGB", field=field
             )
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        upright: Image.Image = image
         if "A" in upright.getbands() or "transparency" in upright.info:
             rgba = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.array(upright.convert("RGB"))
+        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def _is_16_bit_png(content: bytes) -> bool:
