@@ -21,6 +21,7 @@ from deocc_service.wire import check_enums, engine_to_wire, options_from_wire, s
 __all__ = ["Core"]
 
 SEEDS = 2**32
+Completing = pb.CompleteRequest | pb.CompleteStreamRequest  # taken as they come: each copy of an image is a millisecond
 
 
 class Core:
@@ -75,16 +76,13 @@ class Core:
         content = await self._content(request.image)
         bare = pb.SegmentRequest(prompt=request.prompt, mask_encoding=request.mask_encoding)
         response = await engine.segment(content, bare, left)
-        await self._keep(request.image, response.image_id)
+        await self._keep(request.image, response.image_id, content)
         _note_seconds(response.timings)
         return response
 
-    async def complete(self, request: pb.CompleteRequest, left: float | None = None) -> pb.CompleteResponse:
+    async def complete(self, request: Completing, left: float | None = None) -> pb.CompleteResponse:
         """The whole object."""
-        streamed = pb.CompleteStreamRequest(
-            image=request.image, prompt=request.prompt, options=request.options, engine_id=request.engine_id
-        )
-        async with aclosing(self._complete(streamed, events=False, left=left)) as messages:
+        async with aclosing(self._complete(request, events=False, left=left)) as messages:
             async for message in messages:
                 if message.HasField("result"):
                     return message.result
@@ -104,13 +102,13 @@ class Core:
         )
 
     async def _complete(
-        self, request: pb.CompleteStreamRequest, *, events: bool, left: float | None
+        self, request: Completing, *, events: bool, left: float | None
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
         engine = await self._engine(request.engine_id)
         left = self._time(left)
-        bare = pb.CompleteStreamRequest(
-            prompt=request.prompt, options=request.options, preview_every=request.preview_every
-        )
+        bare = pb.CompleteStreamRequest(prompt=request.prompt, options=request.options)
+        if events and isinstance(request, pb.CompleteStreamRequest):
+            bare.preview_every = request.preview_every
         if not bare.options.HasField("seed"):
             bare.options.seed = secrets.randbelow(SEEDS)
         note(seed=bare.options.seed)
@@ -121,7 +119,7 @@ class Core:
         async with aclosing(engine.complete(content, bare, events=events, left=left)) as messages:
             async for message in messages:
                 if message.HasField("result"):
-                    await self._keep(request.image, message.result.image_id)
+                    await self._keep(request.image, message.result.image_id, content)
                     _note_seconds(message.result.timings)
                 yield message
 
@@ -150,10 +148,10 @@ class Core:
                 return image.content
         raise InvalidInput("give an image: its content, or the image_id of an upload", field="image")
 
-    async def _keep(self, image: pb.ImageSource, image_id: str) -> None:
+    async def _keep(self, image: pb.ImageSource, image_id: str, content: bytes) -> None:
         # The answer names the image by its id, so the id must work in the next call.
         if image.WhichOneof("source") == "content":
-            await asyncio.to_thread(self._images.note, image_id, image.content)
+            await asyncio.to_thread(self._images.note, image_id, content)
 
 
 def _note_seconds(timings: pb.Timings) -> None:

@@ -110,10 +110,7 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
             events = core.complete_stream(message, timeout)
             first = await until_disconnect(request.receive, anext(events))
             return EventReply(first, events, request.scope["deocc.call"])
-        unary = pb.CompleteRequest(
-            image=message.image, prompt=message.prompt, options=message.options, engine_id=message.engine_id
-        )
-        result = await until_disconnect(request.receive, core.complete(unary, timeout))
+        result = await until_disconnect(request.receive, core.complete(message, timeout))
         return REPLIES.get(accepted, png_reply)(result)
 
     @app.get("/v1/engines", **openapi.ENGINES)
