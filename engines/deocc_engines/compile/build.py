@@ -15,7 +15,6 @@ from typing import get_args
 
 import onnx
 import onnx_ir as ir
-import openvino as ov
 import torch
 
 from deocc_engines.bundle import Bundle, sha256_of
@@ -29,7 +28,6 @@ from deocc_engines.components import Call, calls_of, load_networks
 from deocc_engines.errors import InvalidBundle, InvalidOption
 from deocc_engines.folders import cache_folder
 from deocc_engines.limits import Limits
-from deocc_engines.runtimes.openvino import convert
 
 __all__ = ["Built", "CompileOptions", "compile_bundle"]
 
@@ -103,13 +101,13 @@ def compile_bundle(
         InvalidOption, Unavailable.
     """
     options.check()
+    build = _Build(bundle, options)  # what is not installed is said before anything large is read
     bundle.check()
     calls = calls_of(load_networks(bundle))
     for name in options.calls:
         if name not in calls:
             raise InvalidOption(f"{name!r} is none of {', '.join(calls)}", field="call")
     wanted = {name: call for name, call in calls.items() if not options.calls or name in options.calls}
-    build = _Build(bundle, options)
     orders = list(build.orders(wanted))
     artefacts = []
     for index, order in enumerate(orders):
@@ -130,8 +128,12 @@ class _Build:
         self._builder = builder_here(self._module) if self._module else None
         if self._builder:
             self._version = self._builder.version
+        elif options.target == "openvino":
+            from deocc_engines.runtimes.openvino import version_here
+
+            self._version = version_here().rpartition("-")[2]
         else:
-            self._version = (ov.__version__ if options.target == "openvino" else onnx.__version__).split("-")[0]
+            self._version = onnx.__version__.split("-")[0]
 
     def orders(self, calls: dict[str, Call]) -> Iterator[Artefact]:
         """Artefacts without key and files."""
@@ -189,6 +191,10 @@ class _Build:
 
     def _fill(self, own: Path, artefact: Artefact, call: Call, graph: Path, profile: Profile, recipe: Recipe) -> None:
         if artefact.target == "openvino":
+            import openvino as ov  # machines with a GPU need not have it
+
+            from deocc_engines.runtimes.openvino import convert
+
             model = convert(call)
             ov.save_model(model, own / "model.xml", compress_to_fp16=artefact.dtype == "f16")
             return

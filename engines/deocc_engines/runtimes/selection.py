@@ -1,12 +1,14 @@
 """Which runtime an engine gets: by what its bundle holds and what the machine can run, said in the log, never silently.
 
-``auto``: on a machine with a GPU TensorRT, or torch on the GPU where no plan may run; OpenVINO elsewhere. Whatever
-failed its comparison with the reference is not served; what was compiled but never compared is left aside.
+``auto``: on a machine with a GPU TensorRT, or torch on the GPU where no plan may run; OpenVINO elsewhere, torch
+where it is not installed. Whatever failed its comparison with the reference is not served; what was compiled but never
+compared is left aside.
 """
 
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +22,6 @@ from deocc_engines.errors import DeoccError, InvalidBundle, Unavailable
 from deocc_engines.folders import cache_folder
 from deocc_engines.runtimes import Runtime, cuda, reference
 from deocc_engines.runtimes.card import MODULES, card_here
-from deocc_engines.runtimes.openvino import OpenvinoCompiler, runtime_here, version_here
 from deocc_engines.runtimes.profiles import choose_plans
 
 __all__ = ["RuntimeName", "expected_here", "runtime_of"]
@@ -45,19 +46,25 @@ def runtime_of(
     """
     gate = _Gate(bundle, unverified)
     if wanted == "auto":
-        return _gpu(bundle, calls, gate) if torch.cuda.is_available() else _openvino(bundle, calls, streams, gate)
+        return _gpu(bundle, calls, gate) if torch.cuda.is_available() else _cpu(bundle, calls, streams, gate)
     if wanted == "tensorrt":
         return _tensorrt(bundle, calls, gate)
     if wanted in ("cuda", "cuda-compiled"):
         return _cuda(calls, gate, optimise=wanted == "cuda-compiled")
     if wanted == "torch":
-        return gate.passed(Runtime.compiled(reference.NAME, calls, reference.compile_call, torch.__version__))
+        return _torch(calls, gate)
     return _openvino(bundle, calls, streams, gate) if wanted == "openvino" else _onnx(bundle, calls, gate)
 
 
 def expected_here() -> str:
     """What ``auto`` comes to on this machine, before a bundle is loaded."""
-    return f"tensorrt or {cuda.NAME}" if torch.cuda.is_available() else runtime_here()
+    if torch.cuda.is_available():
+        return f"tensorrt or {cuda.NAME}"
+    try:
+        from deocc_engines.runtimes.openvino import runtime_here
+    except ImportError:
+        return reference.NAME
+    return runtime_here()
 
 
 class _Gate:
@@ -104,7 +111,22 @@ class _Gate:
         return runtime
 
 
+def _cpu(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate) -> Runtime:
+    if find_spec("openvino") is None:
+        log.warning("NOT running on OpenVINO, which is not installed, but on the slower torch")
+        return _torch(calls, gate)
+    return _openvino(bundle, calls, streams, gate)
+
+
+def _torch(calls: dict[str, Call], gate: _Gate) -> Runtime:
+    return gate.passed(Runtime.compiled(reference.NAME, calls, reference.compile_call, torch.__version__))
+
+
 def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate) -> Runtime:
+    try:
+        from deocc_engines.runtimes.openvino import OpenvinoCompiler, runtime_here, version_here
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed; pip install 'deocc[serve]' brings it") from error
     name, version = runtime_here(), version_here().rpartition("-")[2]
     artefacts = bundle.compiled.of("openvino")
     for other in {artefact.runtime for artefact in artefacts} - {version_here()}:
