@@ -24,10 +24,11 @@ def compile_call(name: str, call: Call, *, optimise: bool = False) -> Callable[.
     """The module itself, moved to the card. Takes and gives tensors of the host.
 
     Args:
-        optimise: with torch.compile, which takes minutes and is worth it in long runs of one shape.
+        optimise: with torch.compile, which takes minutes and is worth it in long runs. Without its CUDA graphs: those
+            can be replayed only by the thread that captured them, and requests come in threads of their own.
     """
     module = call.module.to("cuda")
-    forward: Callable[..., Any] = torch.compile(module, mode="max-autotune") if optimise else module
+    forward: Callable[..., Any] = torch.compile(module, mode="max-autotune-no-cudagraphs") if optimise else module
 
     @torch.inference_mode()
     def run(*inputs: Tensor) -> Any:
