@@ -7,12 +7,13 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -51,19 +52,20 @@ def _served(bundle: Path) -> Iterator[tuple[str, float]]:
     ports = [str(free_port()) for _ in range(2)]
     command = (sys.executable, "-c", "from deocc.cli import main; main()", "serve", "--local", "--engine", str(bundle))
     started = time.perf_counter()
-    host = subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--http-port", ports[0], "--grpc-port", ports[1]], stdout=subprocess.DEVNULL
-    )
     url = f"http://127.0.0.1:{ports[0]}"
-    try:
-        while not _ready(url):
-            if host.poll() is not None or time.perf_counter() - started > START_LIMIT:
-                raise SystemExit(f"the host did not start (status {host.poll()})")
-            time.sleep(0.5)
-        yield url, time.perf_counter() - started
-    finally:
-        host.terminate()
-        host.wait(60)
+    with tempfile.TemporaryFile() as log:  # a line a request: only its end matters, and that if the host fails
+        host = subprocess.Popen(  # noqa: S603 - our own command
+            [*command, "--http-port", ports[0], "--grpc-port", ports[1]], stdout=subprocess.DEVNULL, stderr=log
+        )
+        try:
+            while not _ready(url):
+                if host.poll() is not None or time.perf_counter() - started > START_LIMIT:
+                    raise SystemExit(f"the host did not start (status {host.poll()}): {_end_of(log)}")
+                time.sleep(0.5)
+            yield url, time.perf_counter() - started
+        finally:
+            host.terminate()
+            host.wait(60)
 
 
 def _level(http: httpx.Client, body: dict[str, Any], in_flight: int, seconds: float) -> dict[str, Any]:
@@ -99,6 +101,12 @@ def _level(http: httpx.Client, body: dict[str, Any], in_flight: int, seconds: fl
         "p95": latencies[min(len(latencies) - 1, round(0.95 * len(latencies)))] if latencies else None,
         "refused": refused,
     }
+
+
+def _end_of(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = [line for line in log.read().decode(errors="replace").splitlines() if '"event": "request"' not in line]
+    return " | ".join(lines[-5:])
 
 
 def _ready(url: str) -> bool:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+STATES = {True: "done", False: "**failed**"}
+
 
 def write_report(
     folder: Path, machine: Mapping[str, Any], options: Mapping[str, Any], outcomes: Sequence[Outcome]
@@ -34,18 +36,23 @@ def _lines(machine: Mapping[str, Any], options: Mapping[str, Any], outcomes: Seq
         yield f"{card['name']} (sm{sm}), driver {card['driver_version']}, {card['memory.total']}"
     yield ""
     engine = next((o.result["engine_id"] for o in outcomes if o.result and "engine_id" in o.result), "none")
-    yield f"{machine['host']}, Python {machine['python']}; engine {engine}, {options['dtype']}"
+    yield f"{machine['host']}, {machine['cores']} cores, Python {machine['python']}; engine {engine}"
+    yield ""
+    yield "; ".join(f"{name} {version}" for name, version in machine["packages"].items())
     yield ""
     yield "| stage | | s |"
     yield "|---|---|---|"
     for outcome in outcomes:
-        yield f"| {outcome.name} | {'done' if outcome.ok else '**failed**'} | {outcome.seconds:.1f} |"
+        state = f"skipped: {outcome.said[-1]}" if outcome.state == "skipped" else STATES[outcome.ok]
+        yield f"| {outcome.name} | {state} | {outcome.seconds:.1f} |"
     for outcome in outcomes:
         yield from _section(outcome)
 
 
 def _section(outcome: Outcome) -> Iterator[str]:
     kind, result = outcome.name.split()[0], outcome.result
+    if outcome.state == "skipped":
+        return
     if not outcome.ok:
         yield from ("", f"## {outcome.name}: failed", "", f"`{outcome.command}`", "", "```", *outcome.said, "```")
     if result is None:
