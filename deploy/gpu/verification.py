@@ -241,9 +241,10 @@ def _run(stage: Stage, limit: float) -> Outcome:
         alarm = threading.Timer(min(limit, threading.TIMEOUT_MAX), os.killpg, (process.pid, signal.SIGKILL))
         alarm.start()
         try:
-            for line in process.stderr:
-                sys.stderr.write(line)
-                said.append(line.rstrip())
+            with process.stderr:
+                for line in process.stderr:
+                    sys.stderr.write(line)
+                    said.append(line.rstrip())
             ok = process.wait() == 0
         finally:
             alarm.cancel()
