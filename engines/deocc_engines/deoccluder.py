@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from deocc_engines.completer import Completer
@@ -41,9 +41,18 @@ class Deoccluder:
         Raises:
             InvalidPrompt, TooLarge: the prompt does not fit the image.
         """
-        prompt.check(photo.width, photo.height, self.limits)
+        return self.segment_all(photo, (prompt,))[0]
+
+    def segment_all(self, photo: Photo, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
+        """Candidates of several prompts, decoded together; the photo is encoded once, or was before.
+
+        Raises:
+            InvalidPrompt, TooLarge: a prompt does not fit the image.
+        """
+        for prompt in prompts:
+            prompt.check(photo.width, photo.height, self.limits)
         embedding = self.embeddings.get(photo.image_id, lambda: self.segmenter.embed(photo.pixels))
-        return self.segmenter.segment(embedding, prompt)
+        return self.segmenter.segment_all(embedding, prompts)
 
     def complete(
         self,

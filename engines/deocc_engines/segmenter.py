@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -51,12 +52,12 @@ class SamRuntime(Protocol):
 
     def decode(
         self,
-        embedding: Float[Tensor, "1 d g g"],
-        coordinates: Float[Tensor, "1 n 2"],
-        labels: Float[Tensor, "1 n"],
-        mask: Float[Tensor, "1 1 l l"],
-        has_mask: Float[Tensor, " 1"],
-    ) -> tuple[Float[Tensor, "1 4 l l"], Float[Tensor, "1 4"]]: ...
+        embedding: Float[Tensor, "b d g g"],
+        coordinates: Float[Tensor, "b n 2"],
+        labels: Float[Tensor, "b n"],
+        mask: Float[Tensor, "b 1 l l"],
+        has_mask: Float[Tensor, " b"],
+    ) -> tuple[Float[Tensor, "b 4 l l"], Float[Tensor, "b 4"]]: ...
 
 
 def normalised(pixels: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "3 s s"]:
@@ -101,19 +102,41 @@ class Segmenter:
         Raises:
             InvalidPrompt: the model sees no object there.
         """
+        return self.segment_all(embedding, (prompt,))[0]
+
+    def segment_all(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
+        """`segment` of several prompts for one image; those of as many tokens are decoded in one batch.
+
+        Raises:
+            InvalidPrompt: the model sees no object at one of them.
+        """
         width, height = embedding.size
-        window = Window.whole(width, height, self._image_size)
-        coordinates, labels = prompt_tokens(prompt, self._image_size / window.side)
-        mask, has_mask = self._mask_prompt(prompt, width, height)
-        logits, scores = self._runtime.decode(
-            embedding.tensor, torch.from_numpy(coordinates)[None], torch.from_numpy(labels)[None], mask, has_mask
-        )
+        scale = self._image_size / Window.whole(width, height, self._image_size).side
+        tokens = [prompt_tokens(prompt, scale) for prompt in prompts]
+        found: dict[int, tuple[ModalMask, ...]] = {}
+        for count in sorted({len(labels) for _, labels in tokens}):
+            own = [i for i, (_, labels) in enumerate(tokens) if len(labels) == count]
+            masks, has_mask = zip(*(self._mask_prompt(prompts[i], width, height) for i in own), strict=True)
+            logits, scores = self._runtime.decode(
+                embedding.tensor.repeat(len(own), 1, 1, 1),
+                torch.from_numpy(np.stack([tokens[i][0] for i in own])),
+                torch.from_numpy(np.stack([tokens[i][1] for i in own])),
+                torch.cat(masks),
+                torch.cat(has_mask),
+            )
+            for row, i in enumerate(own):
+                found[i] = self._candidates(prompts[i], logits[row], scores[row], width, height)
+        return tuple(found[i] for i in range(len(prompts)))
+
+    def _candidates(
+        self, prompt: Prompt, logits: Float[Tensor, "4 l l"], scores: Float[Tensor, " 4"], width: int, height: int
+    ) -> tuple[ModalMask, ...]:
         ambiguous = prompt.mask is None and prompt.box is None and len(prompt.points) == 1
         outputs = range(1, 4) if ambiguous else range(1)
         found = [
-            ModalMask.of(shape, score=min(max(float(scores[0, k]), 0.0), 1.0))
+            ModalMask.of(shape, score=min(max(float(scores[k]), 0.0), 1.0))
             for k in outputs
-            if (shape := self._to_image(logits[0, k].float().numpy(), width, height)).any()
+            if (shape := self._to_image(logits[k].float().numpy(), width, height)).any()
         ]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from deocc_engines.completion import (
     Completion,
@@ -111,6 +112,31 @@ def test_a_click_gives_candidates_best_first_and_reuses_the_embedding(deoccluder
     assert all(c.mask.shape == (90, 120) and c.mask.any() for c in candidates)
     again = deoccluder.segment(photo, Prompt(points=(Point(50, 40),)))
     np.testing.assert_array_equal(candidates[0].mask, again[0].mask)
+
+
+def test_several_prompts_for_one_photo_are_answered_as_each_alone(
+    deoccluder: Deoccluder, photo: Photo, disc: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, batches = deoccluder.segmenter._runtime, list[int]()
+
+    class Counting:
+        encode = runtime.encode
+
+        def decode(self, embedding: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            batches.append(len(embedding))
+            return runtime.decode(embedding, *rest)
+
+    click, other = Prompt(points=(Point(50, 40),)), Prompt(points=(Point(20, 70),))
+    two = Prompt(points=(Point(50, 40), Point(20, 70, include=False)))
+    prompts = (click, two, other, Prompt(mask=disc))
+    alone = [deoccluder.segment(photo, prompt) for prompt in prompts]
+    monkeypatch.setattr(deoccluder.segmenter, "_runtime", Counting())
+    together = deoccluder.segment_all(photo, prompts)
+    assert batches == [1, 2, 1]  # the mask's, the two clicks', the two points'
+    for own, expected in zip(together, alone, strict=True):
+        assert [c.score for c in own] == pytest.approx([c.score for c in expected], abs=1e-5)
+        for a, b in zip(own, expected, strict=True):
+            assert (a.mask == b.mask).mean() > 0.999
 
 
 @pytest.mark.parametrize(
