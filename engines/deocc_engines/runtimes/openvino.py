@@ -43,7 +43,9 @@ def convert(call: Call) -> ov.Model:
     """A call for rows of one as OpenVINO's own graph, in float32."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as constant; ours are
-        model = ov.convert_model(call.module, example_input=call.example)
+        # Traced here: the converter's own tracing runs the network thrice more, to look whether it is deterministic.
+        traced = torch.jit.trace(call.module, call.example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]
+        model = ov.convert_model(traced, example_input=call.example)
     model.reshape(
         {
             port: [1, -1, *example.shape[2:]] if index in call.dynamic else list(example.shape)
