@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -111,6 +111,7 @@ class _Job:
     guidance: Guidance
     steps: int
     strength: float
+    draws: int  # in the last stage
     text: Float[Tensor, "1 n d"]
     teller: _Teller
 
@@ -180,19 +181,17 @@ class Completer:
         )
 
     def rows(self, options: CompletionOptions) -> int:
-        """What a request costs: rows of the denoiser, forward passes of guidance counted."""
-        steps, guidance, strength = self._settled(options)
-        return options.num_samples * guidance.passes * _each(steps, strength)
+        """What a request costs: rows of the denoiser, forward passes of guidance and draws counted."""
+        settled = self._settled(options)
+        local = _local_steps(settled)
+        each = settled.steps + settled.draws * local if local else settled.draws * settled.steps
+        return options.num_samples * Guidance(settled.guidance_image, settled.guidance_text).passes * each
 
-    def _settled(self, options: CompletionOptions) -> tuple[int, Guidance, float]:
-        """Steps, guidance and local strength, with the preset's where the request leaves them open."""
+    def _settled(self, options: CompletionOptions) -> Preset:
+        """The options, with the preset's values where the request leaves them open."""
         preset = self.preset(options.preset)
-        guidance = Guidance(
-            preset.guidance_image if options.guidance_image is None else options.guidance_image,
-            preset.guidance_text if options.guidance_text is None else options.guidance_text,
-        )
-        strength = preset.local_strength if options.local_strength is None else options.local_strength
-        return options.steps or preset.steps, guidance, strength
+        given = {field.name: getattr(options, field.name) for field in fields(Preset)}
+        return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
     def _job(
         self,
@@ -201,16 +200,17 @@ class Completer:
         options: CompletionOptions,
         on_event: Callable[[Event], None],
     ) -> _Job:
-        steps, guidance, strength = self._settled(options)
+        settled = self._settled(options)
         return _Job(
             image=image,
             modal=modal.mask,
             options=options,
-            guidance=guidance,
-            steps=steps,
-            strength=strength,
+            guidance=Guidance(settled.guidance_image, settled.guidance_text),
+            steps=settled.steps,
+            strength=settled.local_strength,
+            draws=settled.draws,
             text=self._encode_text(options.text) if options.text else self._no_text,
-            teller=_Teller(on_event, options.num_samples * _each(steps, strength)),
+            teller=_Teller(on_event, options.num_samples * (settled.steps + _local_steps(settled))),
         )
 
     def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
@@ -233,7 +233,8 @@ class Completer:
 
     def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[Prediction]:
         """From pure noise, the object and what surrounds it in view."""
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL, None)
+        draws = 1 if job.strength > 0 else job.draws
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL, draws)
         return self._decode(window, z_0)
 
     def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
@@ -241,7 +242,7 @@ class Completer:
         window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
         start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
         condition = self._condition(job, window)
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, job.draws, start)
         return self._decode(window, z_0)
 
     def _denoise(
@@ -252,20 +253,25 @@ class Completer:
         index: int,
         seed: int,
         stage: Stage,
-        start: Tensor | None,
+        draws: int,
+        start: Tensor | None = None,
     ) -> Run[Tensor]:
+        """So many latents, [draws, c, z, z]."""
+
         def on_step(done: int, planned: int, estimate: Tensor) -> None:
             job.teller.stepped(stage, index, done, planned)
             every = job.options.preview_every
             if every and done % every == 0 and done < planned:
-                job.teller.tell(self._preview(job, window, index, estimate))
+                job.teller.tell(self._preview(job, window, index, estimate[:1]))
 
         z = self.settings.window // self.settings.factor
+        shape = (1, (condition.shape[1] - 1) // 2, z, z)
+        noise = [noise_for(seed, f"{stage.value}/{draw}" if draw else stage.value, shape) for draw in range(draws)]
         return (
             yield from sample(
                 self.settings.schedule,
                 job.steps,
-                noise_for(seed, stage.value, (1, (condition.shape[1] - 1) // 2, z, z)),
+                torch.cat(noise),
                 condition,
                 job.text,
                 guidance=job.guidance,
@@ -289,6 +295,10 @@ class Completer:
         return condition_of(torch.from_numpy(low)[None, None], masked, whole)
 
     def _decode(self, window: Window, z_0: Tensor) -> Prediction:
+        """The mean of the draws."""
+        return Prediction.mean([self._decode_one(window, latent[None]) for latent in z_0])
+
+    def _decode_one(self, window: Window, z_0: Tensor) -> Prediction:
         rgb = self._runtime.decode_image(z_0)[0].permute(1, 2, 0).float().numpy()
         logits = self._runtime.decode_mask(z_0)[0, 0].float()
         if not (np.isfinite(rgb).all() and torch.isfinite(logits).all()):
@@ -308,6 +318,6 @@ class Completer:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])
 
 
-def _each(steps: int, strength: float) -> int:
-    """Denoising steps of one sample, in both stages."""
-    return steps + (planned_steps(steps, strength) if strength > 0 else 0)
+def _local_steps(settled: Preset) -> int:
+    """Of one sample; 0 without a local stage."""
+    return planned_steps(settled.steps, settled.local_strength) if settled.local_strength > 0 else 0

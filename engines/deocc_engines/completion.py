@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 MAX_GUIDANCE = 20.0
+MAX_DRAWS = 8
 SEEDS = 2**32
 
 
@@ -42,6 +43,7 @@ class Preset:
     guidance_image: float
     guidance_text: float
     local_strength: float
+    draws: int = 1
 
 
 def preset_of(presets: Mapping[str, Preset], name: str) -> Preset:
@@ -80,6 +82,7 @@ class CompletionOptions:
     guidance_image: float | None = None  # s_img
     guidance_text: float | None = None  # s_txt; both 1: one forward pass a step
     local_strength: float | None = None  # in [0, 1]; 0 leaves the local stage out
+    draws: int | None = None  # of which a sample is the mean
     keep_visible: bool = True  # keep the input's pixels where the object is visible
     preview_every: int = 0  # steps between previews; 0: none
     priority: Priority = Priority.NORMAL  # changes when samples come, never what they are
@@ -91,6 +94,8 @@ class CompletionOptions:
         _check_count(self.num_samples, limits.max_samples, "options.num_samples")
         if self.steps is not None:
             _check_count(self.steps, limits.max_steps, "options.steps")
+        if self.draws is not None:
+            _check_count(self.draws, MAX_DRAWS, "options.draws")
         if not 0 <= self.seed < SEEDS:
             raise InvalidOption("the seed must be an unsigned 32-bit number", field="options.seed")
         for name, high in (("guidance_image", MAX_GUIDANCE), ("guidance_text", MAX_GUIDANCE), ("local_strength", 1.0)):

@@ -63,7 +63,7 @@ def planned_steps(steps: int, strength: float) -> int:
 def sample(
     schedule: Schedule,
     steps: int,
-    noise: Float[Tensor, "1 c z z"],
+    noise: Float[Tensor, "m c z z"],
     condition: Float[Tensor, "1 k z z"],
     text: Float[Tensor, "1 n d"],
     *,
@@ -73,7 +73,7 @@ def sample(
     strength: float = 1.0,
     on_step: Callable[[int, int, Tensor], None],
 ) -> Generator[Rows, Tensor, Tensor]:
-    """Denoises one latent: yields rows, is sent the denoiser's predictions for them, returns z_0 [1, c, z, z].
+    """Denoises a latent for each noise: yields rows, is sent the denoiser's predictions, returns z_0 [m, c, z, z].
 
     Args:
         start: a latent to start from; noised with `strength` of the schedule (SDEdit). None: pure noise.
@@ -81,6 +81,7 @@ def sample(
         on_step: called with the steps done, the steps planned and the current estimate of z_0.
     """
     scheduler = schedule.fresh(steps)
+    condition, text = condition.expand(len(noise), -1, -1, -1), text.expand(len(noise), -1, -1)
     planned = steps if start is None else planned_steps(steps, strength)
     first = len(scheduler.timesteps) - planned
     timesteps = scheduler.timesteps[first:]

@@ -31,7 +31,7 @@ MAX_FIELD_BYTES = 64 * 1024  # of a form field that is not a file
 # Where a form field goes in the message; the rest is handled by name below.
 OPTIONS = (
     "text", "preset", "num_samples", "seed", "steps", "guidance_image", "guidance_text", "local_strength",
-    "keep_visible", "output", "mask_encoding", "priority",
+    "draws", "keep_visible", "output", "mask_encoding", "priority",
 )  # fmt: skip
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 LABELS = {"1": "POINT_LABEL_INCLUDE", "0": "POINT_LABEL_EXCLUDE"}

@@ -26,6 +26,7 @@ STAGES = {
     completion.Stage.GLOBAL: pb.STAGE_GLOBAL,
     completion.Stage.LOCAL: pb.STAGE_LOCAL,
 }
+OPTIONAL = ("num_samples", "steps", "guidance_image", "guidance_text", "local_strength", "draws", "keep_visible")
 PRIORITIES = {
     pb.PRIORITY_UNSPECIFIED: completion.Priority.NORMAL,
     pb.PRIORITY_LOW: completion.Priority.LOW,
@@ -112,7 +113,15 @@ def options_from_wire(request: pb.CompleteStreamRequest, limits: Limits) -> comp
         raise InvalidOption("no such priority", field="options.priority")
     given = {
         name: getattr(message, name)
-        for name in ("num_samples", "steps", "guidance_image", "guidance_text", "local_strength", "keep_visible")
+        for name in (
+            "num_samples",
+            "steps",
+            "guidance_image",
+            "guidance_text",
+            "local_strength",
+            "draws",
+            "keep_visible",
+        )
         if message.HasField(name)
     }
     options = completion.CompletionOptions(

@@ -44,7 +44,7 @@ def test_complete(script: Script, grpc_target: str, photo: Path, capsys: pytest.
     script.outcomes.append(stream_of(7, 8))
     out = photo.with_name("out.png")
     options = ["--point", "3,4", "--point", "1,1,0", "--samples", "2", "--crop", "--text", "a cup", "--json"]
-    options += ["--priority", "high"]
+    options += ["--priority", "high", "--draws", "2"]
     assert run("complete", photo, "--grpc", grpc_target, "-o", out, *options) == 0
     said = json.loads(capsys.readouterr().out)
     assert [sample["seed"] for sample in said["samples"]] == [7, 8]
@@ -55,6 +55,7 @@ def test_complete(script: Script, grpc_target: str, photo: Path, capsys: pytest.
     request = script.requests[0]
     assert (request.options.text, request.options.num_samples) == ("a cup", 2)
     assert request.options.priority == v1.PRIORITY_HIGH
+    assert request.options.draws == 2
     assert [point.label for point in request.prompt.points] == [1, 2]
     assert request.image.content == png("RGB")
 

@@ -61,6 +61,31 @@ def test_same_seed_same_bytes_alone_and_beside_others(deoccluder: Deoccluder, ph
     assert len({pixels[0] for pixels in alone}) == 8
 
 
+def test_a_sample_may_be_the_mean_of_draws(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    def run(seed: int, draws: int) -> Completion:
+        return deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(seed=seed, draws=draws))
+
+    plain = deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(seed=0))
+    assert pixels_of(run(0, 1)) == pixels_of(plain)  # one, unless the preset says otherwise
+    mean = run(0, 4)
+    assert pixels_of(mean) == pixels_of(run(0, 4)) != pixels_of(plain)
+    hidden = ~disc
+
+    def spread(draws: int) -> float:
+        shades = [run(seed, draws).samples[0].rgba()[hidden].astype(float) for seed in range(6)]
+        return float(np.std(shades, axis=0).mean())
+
+    assert spread(8) < 0.8 * spread(1)  # means vary less than what they are means of
+
+
+def test_cost_counts_the_draws_of_the_last_stage(deoccluder: Deoccluder) -> None:
+    rows = deoccluder.completer.rows
+    one = CompletionOptions(steps=4, local_strength=1.0, draws=1)
+    assert rows(replace(one, draws=3)) == rows(one) * 2  # 4 + 3 x 4
+    assert rows(replace(one, draws=3, local_strength=0.0)) == 12
+    assert rows(replace(one, draws=3, num_samples=2)) == 2 * rows(replace(one, draws=3))
+
+
 def test_sample_i_is_the_sample_of_seed_plus_i(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
     options = CompletionOptions(seed=2**32 - 1, num_samples=2)
     several = deoccluder.complete(photo, Prompt(mask=disc), options)

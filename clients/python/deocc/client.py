@@ -96,6 +96,7 @@ class Client:
             steps: denoising steps of each of the two stages.
             guidance_image, guidance_text: guidance scales; both 1: one forward pass a step.
             local_strength: in [0, 1]; 0 leaves the second, finer stage out.
+            draws: each sample is the mean of so many: likelier shapes and colours, less variety among samples.
             keep_visible: keep the photo's own pixels where the object is visible. True if left out.
             output: "full" for pictures the size of the image, "crop" for the object's box alone.
             priority: "low" where nobody waits, "high" where somebody does: a share of the service, a quarter or four

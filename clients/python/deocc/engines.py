@@ -19,10 +19,11 @@ class Preset:
     guidance_image: float
     guidance_text: float
     local_strength: float
+    draws: int
 
     @classmethod
     def from_message(cls, message: v1.CompleteOptions) -> Preset:
-        return cls(message.steps, message.guidance_image, message.guidance_text, message.local_strength)
+        return cls(message.steps, message.guidance_image, message.guidance_text, message.local_strength, message.draws)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class CompleteArguments(PromptArguments, total=False):
     guidance_image: float | None
     guidance_text: float | None
     local_strength: float | None  # in [0, 1]; 0 leaves the local stage out
+    draws: int | None  # of which each sample is the mean
     keep_visible: bool | None  # keep the input's pixels where the object is visible; True if left out
     output: Literal["full", "crop"]  # the size of the image, or the amodal box of each sample
     priority: Literal["low", "normal", "high"]  # a share of the service against others; changes when, never what
@@ -88,6 +89,7 @@ def complete_request(
     guidance_image: float | None = None,
     guidance_text: float | None = None,
     local_strength: float | None = None,
+    draws: int | None = None,
     keep_visible: bool | None = None,
     output: Literal["full", "crop"] = "full",
     priority: Literal["low", "normal", "high"] = "normal",
@@ -109,6 +111,7 @@ def complete_request(
             guidance_image=guidance_image,
             guidance_text=guidance_text,
             local_strength=local_strength,
+            draws=_unsigned(draws, "options.draws"),
             keep_visible=keep_visible,
             output=_OUTPUTS[output],
             priority=_PRIORITIES[priority],

@@ -21,6 +21,7 @@ from deocc.cli.options import (
     HOW,
     PATIENCE,
     Clients,
+    Draws,
     EngineName,
     Grpc,
     GuidanceImage,
@@ -62,6 +63,7 @@ def batch(
     guidance_image: GuidanceImage = None,
     guidance_text: GuidanceText = None,
     local_strength: LocalStrength = None,
+    draws: Draws = None,
     keep_visible: KeepVisible = True,
     allow_holes: Annotated[
         bool, typer.Option("--allow-holes", help="Write the manifest even if samples failed.")
@@ -101,6 +103,7 @@ def batch(
         "guidance_image": guidance_image,
         "guidance_text": guidance_text,
         "local_strength": local_strength,
+        "draws": draws,
         "keep_visible": keep_visible,
     }
     plan = Plan(

@@ -17,6 +17,7 @@ from deocc.cli.options import (
     HOW,
     PATIENCE,
     Clients,
+    Draws,
     EngineName,
     Grpc,
     GuidanceImage,
@@ -97,6 +98,7 @@ def run(
     guidance_image: GuidanceImage = None,
     guidance_text: GuidanceText = None,
     local_strength: LocalStrength = None,
+    draws: Draws = None,
     keep_visible: KeepVisible = True,
     occluded_above: Annotated[
         float,
@@ -147,6 +149,7 @@ def run(
             "guidance_image": guidance_image,
             "guidance_text": guidance_text,
             "local_strength": local_strength,
+            "draws": draws,
             "keep_visible": keep_visible,
         },
         occluded_above=occluded_above,

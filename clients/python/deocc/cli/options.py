@@ -15,6 +15,7 @@ __all__ = [
     "PATIENCE",
     "Boxes",
     "Clients",
+    "Draws",
     "EngineName",
     "Grpc",
     "GuidanceImage",
@@ -70,6 +71,10 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps of each 
 GuidanceImage = Annotated[float | None, typer.Option(help="Guidance scale of the photo.", rich_help_panel=HOW)]
 GuidanceText = Annotated[float | None, typer.Option(help="Guidance scale of the text.", rich_help_panel=HOW)]
 LocalStrength = Annotated[float | None, typer.Option(help="From 0 (no refinement) to 1.", rich_help_panel=HOW)]
+Draws = Annotated[
+    int | None,
+    typer.Option(min=1, help="Each sample is the mean of so many: likelier, less varied.", rich_help_panel=HOW),
+]
 KeepVisible = Annotated[
     bool, typer.Option(help="Keep the photo's pixels where the object is visible.", rich_help_panel=HOW)
 ]

@@ -445,6 +445,7 @@ class CompleteOptions(google.protobuf.message.Message):
     MASK_ENCODING_FIELD_NUMBER: builtins.int
     PRESET_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    DRAWS_FIELD_NUMBER: builtins.int
     text: builtins.str
     """What the object is, in a few words. Empty: no text condition."""
     num_samples: builtins.int
@@ -465,6 +466,10 @@ class CompleteOptions(google.protobuf.message.Message):
     preset: builtins.str
     """Which of the engine's presets stands for steps, guidance and strength that are unset. Empty: the engine's default."""
     priority: global___Priority.ValueType
+    draws: builtins.int
+    """Each sample is the mean of so many independent draws (1 to 8): likelier shapes and colours, less variety. Unset: the
+    engine's default.
+    """
     def __init__(
         self,
         *,
@@ -480,9 +485,12 @@ class CompleteOptions(google.protobuf.message.Message):
         mask_encoding: global___MaskEncoding.ValueType = ...,
         preset: builtins.str = ...,
         priority: global___Priority.ValueType = ...,
+        draws: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "num_samples", b"num_samples", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "preset", b"preset", "priority", b"priority", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_draws", b"_draws", "_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "draws", b"draws", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "num_samples", b"num_samples", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_draws", b"_draws", "_guidance_image", b"_guidance_image", "_guidance_text", b"_guidance_text", "_keep_visible", b"_keep_visible", "_local_strength", b"_local_strength", "_num_samples", b"_num_samples", "_seed", b"_seed", "_steps", b"_steps", "draws", b"draws", "guidance_image", b"guidance_image", "guidance_text", b"guidance_text", "keep_visible", b"keep_visible", "local_strength", b"local_strength", "mask_encoding", b"mask_encoding", "num_samples", b"num_samples", "output", b"output", "preset", b"preset", "priority", b"priority", "seed", b"seed", "steps", b"steps", "text", b"text"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_draws", b"_draws"]) -> typing.Literal["draws"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_image", b"_guidance_image"]) -> typing.Literal["guidance_image"] | None: ...
     @typing.overload
