@@ -9,8 +9,8 @@ gives before the HTTP proxy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -67,11 +67,11 @@ def install(servicer: Any, server: Any) -> None:
     configure_log(settings.log_format)
     metrics.on_ray(replica=False)
     server.service_handler_factory = _guarded(server.service_handler_factory, settings)
+    server._override_method_handler = _reading_late(server._override_method_handler)
     for (own,) in server.generic_rpc_handlers:  # Serve's, which names the application and was there before us
         own._method_handlers = {
             method: server._override_method_handler(method, handler) for method, handler in own._method_handlers.items()
         }
-    server._override_method_handler = _tolerant(server._override_method_handler)
     pb_grpc.add_DeocclusionServiceServicer_to_server(servicer, server)
     server.add_passthrough_service(HEALTH)
     health = health_aio.HealthServicer()
@@ -100,8 +100,12 @@ class Silent:
         await (PlainTextResponse("Not Found", 404) if telling else self._app)(scope, receive, send)
 
 
-def _tolerant(override: Callable[..., Any]) -> Callable[..., Any]:
-    """Handlers that are given None for a message that cannot be read, and an empty one in a stream of them."""
+def _reading_late(override: Callable[..., Any]) -> Callable[..., Any]:
+    """Handlers that are given a stream even where there is one message, to read it when the caller is known.
+
+    Not where many answer it: Serve would not hear any more that the caller leaves. What cannot be read is None, and an
+    empty message in a stream of several.
+    """
 
     def overridden(service_method: str, handler: Any) -> Any:
         read = handler.request_deserializer
@@ -112,7 +116,10 @@ def _tolerant(override: Callable[..., Any]) -> Callable[..., Any]:
             except DecodeError:
                 return read(b"") if handler.request_streaming else None
 
-        return override(service_method, handler)._replace(request_deserializer=reading)
+        made = override(service_method, handler)._replace(request_deserializer=reading)
+        if handler.request_streaming or handler.response_streaming:
+            return made
+        return made._replace(request_streaming=True, stream_unary=made.unary_unary)
 
     return overridden
 
@@ -156,53 +163,60 @@ def _guarded(factory: Callable[..., Any], settings: Settings) -> Callable[..., A
     local_only = settings.grpc_host in ("127.0.0.1", "::1", "localhost")
     guard = Guard.of(settings.api_keys_file)
 
-    def refusal(request: Any, context: Any) -> DeoccError | None:
+    def unheard(context: Any) -> DeoccError | None:
         # Serve binds every interface, whatever it is told, and always in clear.
         if local_only and not context.peer().startswith(LOOPBACK):
             return Unauthenticated("this service answers on the loopback only")
         if settings.tls and context.auth_context().get("transport_security_type") != [b"ssl"]:
             return Unauthenticated("this service answers over TLS only")
+        return None
+
+    def unfit(request: Any) -> DeoccError | None:
         if request is None:
-            return InvalidInput("the message cannot be read")
-        if hasattr(request, "ByteSize") and request.ByteSize() > settings.max_body:
+            return InvalidInput("the message cannot be read, or there is none")
+        if request.ByteSize() > settings.max_body:
             return TooLarge(f"at most {settings.max_body} bytes are accepted")
         return None
 
-    @contextmanager
-    def admitted(request: Any, context: Any) -> Iterator[_Context | None]:
-        """The context to go on with; None if the call was refused."""
-        if (refused := refusal(request, context)) is not None:
-            refuse(context, refused)
-            yield None
-            return
-        try:
-            with guard.admitted(metadata_of(context.invocation_metadata()).get("authorization")) as name:
-                yield _Context(context, name)
-        except (Unauthenticated, RateLimited) as error:
-            refuse(context, error)
-            yield None
+    @asynccontextmanager
+    async def admitted(given: Any, context: Any, kind: str) -> AsyncIterator[Any]:
+        """The request and the context to go on with; None if the call was refused."""
+        refused = unheard(context)
+        if refused is None:
+            try:
+                with guard.admitted(metadata_of(context.invocation_metadata()).get("authorization")) as name:
+                    request = await anext(aiter(given), None) if kind == "UNARY_UNARY" else given
+                    refused = None if kind.startswith("STREAM_") else unfit(request)
+                    if refused is None:
+                        yield request, _Context(context, name)
+                        return
+            except (Unauthenticated, RateLimited) as error:
+                refused = error
+        refuse(context, refused)
+        yield None
 
     def guarded(service_method: str, streaming_type: Any) -> Callable[..., Any]:
         inner = factory(service_method=service_method, streaming_type=streaming_type)
+        kind = streaming_type.name
 
-        async def unary(request: Any, context: Any) -> bytes:
-            with admitted(request, context) as own:
-                if own is None:
+        async def unary(given: Any, context: Any) -> bytes:
+            async with admitted(given, context, kind) as call:
+                if call is None:
                     return b""
-                response: bytes = await inner(request, own)
+                response: bytes = await inner(*call)
                 _translate(context)
                 return response
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
-            with admitted(request, context) as own:
-                if own is None:
+        async def stream(given: Any, context: Any) -> AsyncIterator[bytes]:
+            async with admitted(given, context, kind) as call:
+                if call is None:
                     return
-                async for message in inner(request, own):
+                async for message in inner(*call):
                     if message:  # the empty one only carried the status out of the replica
                         yield message
                 _translate(context)
 
-        return stream if streaming_type.name.endswith("_STREAM") else unary
+        return stream if kind.endswith("_STREAM") else unary
 
     return guarded
 

@@ -183,6 +183,29 @@ def test_without_a_key_nothing_but_health_answers(secured: Secured) -> None:
             ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
+def test_who_has_no_key_is_refused_before_a_message_is_read(secured: Secured) -> None:
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(20)
+        yield from ()
+
+    try:
+        with secured.channel() as channel:
+            prefix = "/deocc.v1.DeocclusionService"
+            calls: list[Callable[[], object]] = [
+                lambda: channel.stream_unary(f"{prefix}/Complete")(nothing(), timeout=10),
+                lambda: channel.stream_unary(f"{prefix}/Segment")(nothing(), timeout=10),
+                lambda: channel.stream_unary(f"{prefix}/UploadImage")(nothing(), timeout=10),
+            ]
+            for call in calls:
+                with pytest.raises(grpc.RpcError) as error:
+                    call()
+                assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    finally:
+        over.set()
+
+
 def test_ray_does_not_tell_either_what_is_served(secured: Secured) -> None:
     with secured.http() as http:
         assert http.get("/-/routes").status_code in (401, 404)
