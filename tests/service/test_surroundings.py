@@ -61,4 +61,8 @@ def test_page_examples_and_docs(host: Host) -> None:
     assert all(file.startswith("/") and host.http.get(file).status_code == 200 for file in files)
     paths = host.http.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/images", "/v1/segment", "/v1/complete", "/v1/engines", "/livez", "/readyz"}
-    assert set(paths["/v1/complete"]["post"]["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert set(paths["/v1/complete"]["post"]["requestBody"]["content"]) == {
+        "application/json",
+        "application/x-protobuf",
+        "multipart/form-data",
+    }
