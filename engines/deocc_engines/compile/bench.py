@@ -90,11 +90,14 @@ def bench_engine(
     """
     bundle.check()
     streams = os.cpu_count() or 1
+    on_event("memory")  # first: two engines at once need not fit
+    memory = memory_of(bundle.path, wanted, streams)
     on_event("loading")
     calls = calls_of(load_networks(bundle))
     served = runtime_of(bundle, calls, wanted, streams, unverified=True)
-    # Networks of its own: a runtime of a GPU takes those that it is given there.
-    plain = Runtime.compiled(reference.NAME, calls_of(load_networks(bundle)), reference.compile_call)
+    # A runtime of a GPU takes the networks that it is given there; one of the CPU leaves them where they are.
+    own = calls if served.max_rows == 1 else calls_of(load_networks(bundle))
+    plain = Runtime.compiled(reference.NAME, own, reference.compile_call)
     product, operations = gemm(served.name, streams)
     contenders: dict[tuple[str, str, int, int], Callable[[], object]] = {("gemm", served.name, 1, 1): product}
     many = streams > 1 and served.name.startswith(("openvino", "onnx"))
@@ -117,8 +120,7 @@ def bench_engine(
         for in_flight in ((1, streams) if many else (1,))
     }
     timings = _timings(calls, served.name, seconds, peak)
-    on_event("memory")
-    return Bench(bundle.engine_id, served.name, peak, memory_of(bundle.path, wanted, streams), timings)
+    return Bench(bundle.engine_id, served.name, peak, memory, timings)
 
 
 def interleaved(
