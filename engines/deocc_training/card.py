@@ -20,6 +20,7 @@ from deocc_training.splits import split_of
 
 __all__ = ["render"]
 
+DEVICES = {"cpu": "two shared CPU cores", "cuda": "a GPU (NVIDIA H200), shared by two trainings"}
 SHOWN = 24  # scenes on the sheet: the first ones, as they come
 
 COLUMNS = {
@@ -58,7 +59,7 @@ FIGURES = {
 TEXT = """# {name}
 
 A small DeoccAnything and a small SAM that make deocc work on any machine, with no download and no GPU. They were
-trained from nothing, for minutes on one GPU and hours on two CPU cores; take them for what the figures below say and no
+trained from nothing, within minutes on a GPU or hours on two CPU cores; take them for what the figures below say and no
 more. For real photographs in earnest, serve a full-size engine.
 
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
@@ -72,8 +73,8 @@ more. For real photographs in earnest, serve a full-size engine.
 
 ## Training
 
-| network | steps | hours on two shared CPU cores | hours on one GPU (NVIDIA H200, two trainings at a time) |
-|---|---|---|---|
+| network | steps | time |
+|---|---|---|
 {trained}
 
 Data: {train_scenes:,} scenes composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
@@ -115,13 +116,11 @@ The first {shown} held-out scenes as they come, good and bad: photo with the vis
 def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str, int]) -> str:
     """The card's Markdown."""
     manifest = bundle.manifest
-    trained = [
-        f"| {name} | {run['steps']:,} | {run['hours'].get('cpu', 0):.2f} | {run['hours'].get('cuda', 0):.3f} |"
-        for name, run in manifest["trained"].items()
-    ]
+    trained = [f"| {name} | {run['steps']:,} | {_times(run['hours'])} |" for name, run in manifest["trained"].items()]
     unet, vae = bundle.config("unet"), AutoencoderConfig(**bundle.config("vae"))
     presets = [
-        f"`{name}` ({p.steps} steps a stage, image guidance {p.guidance_image:g}, text guidance {p.guidance_text:g})"
+        f"`{name}` ({p.steps} steps a stage, {p.draws} draws, image guidance {p.guidance_image:g}, "
+        f"text guidance {p.guidance_text:g})"
         for name, p in bundle.presets().items()
     ]
     figures = [f"| {text} | {_cell(name, report[name])} | {bar(name)} |" for name, text in FIGURES.items()]
@@ -143,6 +142,10 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
         table=_table(report["groups"]),
         shown=shown,
     )
+
+
+def _times(hours: dict[str, float]) -> str:
+    return ", ".join(f"{60 * value:.1f} min on {DEVICES.get(device, device)}" for device, value in hours.items())
 
 
 def _table(summary: dict[str, dict[str, float]]) -> str:
@@ -168,7 +171,7 @@ def main(
     report: Annotated[Path, typer.Option(help="report.json of this bundle")],
     scenes: Annotated[Path, typer.Option(help="held-out scenes that may be shown")],
     bundle: Annotated[Path, typer.Option()],
-    train_scenes: Annotated[Path, typer.Option(help="what was trained on; only counted")],
+    train_scenes: Annotated[int, typer.Option(help="how many were trained on")],
 ) -> None:
     """Writes README.md and sheet.jpg into the bundle."""
     opened, figures = Bundle.open(bundle), json.loads(report.read_text())
@@ -178,7 +181,7 @@ def main(
     indices = range(min(SHOWN, len(held_out)))
     deoccluder, _ = load_deoccluder(str(bundle))
     counts = {
-        "train_scenes": len(SceneSet.open(train_scenes)),
+        "train_scenes": train_scenes,
         "photographs": _photographs(),
     }
     Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
