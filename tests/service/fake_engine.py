@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,10 @@ class FakeSegmenter:
             file.write(b".")
         return FakeEmbedding(pixels.shape[1], pixels.shape[0])
 
-    def segment(self, embedding: FakeEmbedding, prompt: Prompt) -> tuple[ModalMask, ...]:
+    def segment_all(self, embedding: FakeEmbedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
+        return tuple(self._candidates(embedding, prompt) for prompt in prompts)
+
+    def _candidates(self, embedding: FakeEmbedding, prompt: Prompt) -> tuple[ModalMask, ...]:
         if prompt.mask is not None:
             return (ModalMask.of(prompt.mask, 0.9),)
         return tuple(ModalMask.of(self._mask(embedding, prompt, RADIUS // n), 0.9 / n) for n in (1, 2))

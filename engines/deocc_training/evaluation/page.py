@@ -26,7 +26,7 @@ TITLES = {
 }
 TOP = ("all", "occluded")  # groups that are seen at once; the others unfold
 PLAIN = Settings()
-ABLATED = ("text", "preset", "steps", "guidance_image", "guidance_text", "local_strength", "keep_visible")
+ABLATED = ("text", "preset", "steps", "guidance_image", "guidance_text", "local_strength", "draws", "keep_visible")
 DIGITS = 3
 
 

@@ -23,6 +23,7 @@ class Settings:
     guidance_image: float | None = None
     guidance_text: float | None = None
     local_strength: float | None = None  # 0: the global stage alone (without G2L)
+    draws: int | None = None  # of which each sample is the mean
     keep_visible: bool = True
 
     def __post_init__(self) -> None:
@@ -34,7 +35,7 @@ class Settings:
 
     def arguments(self) -> dict[str, Any]:
         """Of `Client.complete`, those that every request shares."""
-        names = ("preset", "steps", "guidance_image", "guidance_text", "local_strength", "keep_visible")
+        names = ("preset", "steps", "guidance_image", "guidance_text", "local_strength", "draws", "keep_visible")
         return {name: getattr(self, name) for name in names}
 
     def as_dict(self) -> dict[str, Any]:
