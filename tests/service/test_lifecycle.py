@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.asking import as_json, complete
-from tests.service.collector import Collector
-from tests.service.conftest import RAY_SETTINGS, RAY_WARNINGS
+from tests.service.conftest import RAY_WARNINGS
 from tests.service.hosts import Host
 from tests.service.test_metrics import risen
 
@@ -92,25 +91,3 @@ def test_what_a_lost_replica_had_begun_is_begun_again_and_counted(ray_host: Host
         os.kill(completer, signal.SIGKILL)
         assert asked.result().samples[0].rgba_png == alone
     risen(ray_host, before, {RETRIES: 1})
-
-
-def test_a_new_version_takes_over_without_loss(ray_host: Host, collector: Collector, tmp_path: Path) -> None:
-    from ray import serve
-    from ray.serve.schema import LoggingConfig
-
-    from deocc_service.app import bind
-    from deocc_service.proxy import APP
-
-    before = set(processes("ray::ServeReplica:deocc:"))
-    settings = RAY_SETTINGS.model_copy(
-        update={"otlp_endpoint": collector.url, "image_dir": tmp_path, "segment_queue": 64}
-    )
-    with asked_all_along(ray_host) as failures:
-        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-        serve.run(bind(settings, ray_host.load), name=APP, logging_config=quiet)
-        time.sleep(1)
-    assert failures == []
-    end = time.monotonic() + 60
-    while before & set(processes("ray::ServeReplica:deocc:")):  # they end what they had begun
-        assert time.monotonic() < end
-        time.sleep(0.5)
