@@ -1,19 +1,16 @@
-"""Replicas come and go under load, and callers do not notice; what was begun again is counted."""
+"""A replica is lost, and callers do not notice; what was begun again is counted."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.service.asking import as_json, complete
+from tests.service.asking import complete
 from tests.service.conftest import RAY_WARNINGS
 from tests.service.hosts import Host
 from tests.service.test_metrics import risen
@@ -44,38 +41,6 @@ def _is_ours(pid: int) -> bool:
     while pid > 1 and pid != os.getpid():
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return pid == os.getpid()
-
-
-@contextmanager
-def asked_all_along(host: Host) -> Iterator[list[str]]:
-    """Both protocols are asked until the block ends; what did not come out as it does alone."""
-    over = threading.Event()
-    failures: list[str] = []
-    alone = host.rpc.Complete(complete(), timeout=30).samples[0].rgba_png
-
-    def ask(protocol: str) -> int:
-        count = 0
-        while not over.is_set():
-            try:
-                if protocol == "grpc":
-                    same = host.rpc.Complete(complete(text="sleep .01"), timeout=30).samples[0].rgba_png == alone
-                else:
-                    answer = host.http.post("/v1/complete", json=as_json(complete(text="sleep .01")))
-                    same = answer.raise_for_status().is_success
-                if not same:
-                    failures.append(f"{protocol}: another picture")
-            except Exception as error:
-                failures.append(f"{protocol}: {error}")
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask, protocol) for protocol in ("grpc", "http") * 2]
-        try:
-            yield failures
-        finally:
-            over.set()
-        assert all(one.result() > 3 for one in asking)
 
 
 def test_what_a_lost_replica_had_begun_is_begun_again_and_counted(ray_host: Host) -> None:
