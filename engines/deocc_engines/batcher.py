@@ -1,8 +1,9 @@
 """Continuous batching at the level of denoising steps: runs join and leave at every boundary between two steps.
 
 A run is a generator that yields the rows it wants denoised, is sent the predictions, and returns its result; one
-sample of a request is one run. At each boundary a worker takes the runs that are due, asks the denoiser once for all of
-their rows, and lets each run go on by itself. What a run computes never depends on the others, only when.
+sample of a request is one run. At each boundary a worker takes the rows that are due, of one run or several, and asks
+the denoiser once for all of them; a run goes on by itself when the last of its rows has come. What a run computes never
+depends on the others, only when.
 
 Order: weighted fair queueing (Demers, Keshav & Shenker, 1989) with runs for packets. A run is due by the virtual time
 at which it would end if all jobs shared the denoiser evenly, so the first sample of a late small job comes before the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -36,7 +37,7 @@ class StepBatcher:
 
     Args:
         denoise: takes any number of rows.
-        max_rows: of one batch; a run that wants more at once gets a batch of its own.
+        max_rows: of one batch; a run that wants more at once is served in several, by as many workers as are free.
         workers: threads that take batches, each at its own pace: streams of a CPU, 1 for a GPU. 0: only `step` works.
         on_step: told the seconds and the rows of every step.
         clock: monotonic, in seconds.
@@ -81,7 +82,6 @@ class StepBatcher:
         cost: float,
         *,
         stop: Callable[[], None],
-        width: int = 1,
         weight: float = 1.0,
         key: Hashable = None,
     ) -> list[T]:
@@ -93,11 +93,10 @@ class StepBatcher:
         Args:
             cost: rows that one run will ask for in all.
             stop: asked at every boundary; raises to end the job.
-            width: rows that one run asks for at a time.
             weight: share of the denoiser that the job is due, against others.
             key: only rows of jobs with the same key fit into one batch.
         """
-        job = self.submit(runs, cost, stop=stop, width=width, weight=weight, key=key)
+        job = self.submit(runs, cost, stop=stop, weight=weight, key=key)
         with self._changed:
             while not job.over:
                 self._changed.wait()
@@ -109,7 +108,6 @@ class StepBatcher:
         cost: float,
         *,
         stop: Callable[[], None],
-        width: int = 1,
         weight: float = 1.0,
         key: Hashable = None,
     ) -> Job[T]:
@@ -123,7 +121,7 @@ class StepBatcher:
                 raise Unavailable("the engine is being stopped")
             if len(self._threads) < self.workers:
                 self._start()
-            job = Job(tuple(runs), self._virtual, cost, width, weight, stop, key)
+            job = Job(tuple(runs), self._virtual, cost, weight, stop, key)
             self._jobs.append(job)
             self._changed.notify_all()
         return job
@@ -138,10 +136,11 @@ class StepBatcher:
             self._changed.notify_all()  # the workers, which end
 
     def step(self) -> int:
-        """One boundary and one step in the calling thread; the rows that were denoised."""
-        with self._changed:
-            batch = self._pick()
-        return self._advance(batch) if batch else 0
+        """One step in the calling thread; the rows that were denoised. 0: there is nothing to do."""
+        while turn := self._turn():
+            if rows := turn():
+                return rows
+        return 0
 
     def _start(self) -> None:
         # Threads are started late: a batcher that was built is often copied to another process first.
@@ -152,14 +151,25 @@ class StepBatcher:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (batch := self._pick()):
+                while not (turn := self._turn()):
                     if self._closed:
                         return
                     self._changed.wait()
-            self._advance(batch)
+            turn()
 
-    def _pick(self) -> list[_Entry]:
-        """The runs that are due, as many as fit; ends jobs that were stopped."""
+    def _turn(self) -> Callable[[], int] | None:
+        """What is to be done next: runs begin, or a batch is denoised. Says how many rows were."""
+        with self._changed:
+            due = self._due()
+            if new := [entry for entry in due if entry.asked is None]:
+                for entry in new:
+                    entry.at_work += 1
+                return lambda: self._begin(new)
+            batch = self._pick(due)
+            return (lambda: self._advance(batch)) if batch else None
+
+    def _due(self) -> list[_Entry]:
+        """The runs whose turn it is, as many as fit into a batch; ends jobs that were stopped."""
         for job in self._jobs:
             if job.error is None:
                 try:
@@ -171,54 +181,81 @@ class StepBatcher:
             (entry for job in self._jobs if job.error is None for entry in job.entries if entry.waiting),
             key=lambda entry: entry.due,
         )
-        batch: list[_Entry] = []
+        fitting = [entry for entry in waiting if entry.job.key == waiting[0].job.key]
         rows = 0
-        for entry in waiting:
-            if batch and (entry.job.key != batch[0].job.key or rows + entry.rows > self._max_rows):
-                continue
-            batch.append(entry)
-            rows += entry.rows
-        for entry in batch:
-            entry.busy = True
+        for index, entry in enumerate(fitting):
+            if rows >= self._max_rows:
+                return fitting[:index]
+            rows += entry.open
+        return fitting
+
+    def _pick(self, due: Sequence[_Entry]) -> list[_Part]:
+        batch: list[_Part] = []
+        room = self._max_rows
+        for entry in due:
+            batch.append(entry.take(room))
+            room -= len(batch[-1].rows.z_t)
         if batch:  # virtual time runs as fast as each unit of weight is served
-            self._virtual += rows / sum(job.weight for job in self._jobs)
+            self._virtual += (self._max_rows - room) / sum(job.weight for job in self._jobs)
         return batch
 
-    def _advance(self, batch: list[_Entry]) -> int:
+    def _begin(self, new: Sequence[_Entry]) -> int:
+        for entry in new:
+            self._go_on(entry)
+        self._leave(new)
+        return 0
+
+    def _advance(self, batch: Sequence[_Part]) -> int:
         started = self._clock()
-        rows = 0
-        asking = [entry for entry in batch if entry.begin()]
-        if asking:
-            self._answer(asking)
-            rows = sum(entry.rows for entry in asking)
-        seconds = self._clock() - started
+        answers = self._answers(batch)
+        seconds, rows = self._clock() - started, sum(len(part.rows.z_t) for part in batch)
         with self._changed:
-            for entry in batch:
-                entry.busy = False
-            if rows:
-                measured = seconds / rows
-                share = SMOOTHING if self.row_seconds else 1.0
-                self.row_seconds += share * (measured - self.row_seconds)
-            self._sweep()
-            self._changed.notify_all()  # their runs may be taken again
-        if rows and self.on_step is not None:
+            measured = seconds / rows
+            share = SMOOTHING if self.row_seconds else 1.0
+            self.row_seconds += share * (measured - self.row_seconds)
+            answered = [part.entry for part, answer in zip(batch, answers, strict=True) if part.give(answer)]
+        for entry in answered:
+            self._go_on(entry)
+        self._leave([part.entry for part in batch])
+        if self.on_step is not None:
             self.on_step(seconds, rows)
         return rows
 
-    def _answer(self, asking: list[_Entry]) -> None:
-        wanted = [entry.asked for entry in asking if entry.asked is not None]
+    def _answers(self, batch: Sequence[_Part]) -> Sequence[Tensor | None]:
+        """Of each part; None where the denoiser failed, which its job then knows."""
+        wanted = [part.rows for part in batch]
         try:
             together = wanted[0] if len(wanted) == 1 else Rows(*map(torch.cat, zip(*wanted, strict=True)))
-            answers = torch.split(self._denoise(*together), [len(rows.z_t) for rows in wanted])
+            return torch.split(self._denoise(*together), [len(rows.z_t) for rows in wanted])
         except Exception as error:
-            if len(asking) == 1:
-                asking[0].job.fail(error)
-                return
-            for entry in asking:  # one run's failure must not become another's
-                self._answer([entry])
+            if len(batch) == 1:
+                batch[0].entry.job.fail(error)
+                return (None,)
+        return [answer for part in batch for answer in self._answers([part])]  # one's failure must not become another's
+
+    def _go_on(self, entry: _Entry) -> None:
+        """Without the lock: what a run does by itself takes time."""
+        if entry.job.error is not None:
             return
-        for entry, answer in zip(asking, answers, strict=True):
-            entry.send(answer)
+        try:
+            asked = entry.resume()
+        except StopIteration as end:
+            with self._changed:
+                entry.finish(end.value)
+        except Exception as error:
+            with self._changed:
+                entry.ended = True
+                entry.job.fail(error)
+        else:
+            with self._changed:
+                entry.ask(asked)
+
+    def _leave(self, entries: Sequence[_Entry]) -> None:
+        with self._changed:
+            for entry in entries:
+                entry.at_work -= 1
+            self._sweep()
+            self._changed.notify_all()  # their runs may be taken again
 
     def _sweep(self) -> None:
         """Forgets the jobs that are over; ends the runs of those that failed."""
@@ -234,48 +271,74 @@ class StepBatcher:
 
 @dataclass(eq=False)
 class _Entry:
-    """One run of a job."""
+    """One run of a job. Changes under the batcher's lock."""
 
     job: Job[Any]
     run: Run[Any]
     index: int
     due: tuple[float, int]  # virtual time of its end if all jobs shared evenly; then order of arrival
     left: float  # rows still to be denoised
-    rows: int  # asked for at a time
     asked: Rows | None = None
-    busy: bool = False
+    taken: int = 0  # of the rows that it asked for
+    answers: dict[int, Tensor] = field(default_factory=dict)  # to the rows from this one on
+    at_work: int = 0  # workers that have a part of it
     ended: bool = False
 
     @property
+    def open(self) -> int:
+        """Rows that nobody has taken yet; 1 of a run that has not begun."""
+        return 1 if self.asked is None else len(self.asked.z_t) - self.taken
+
+    @property
     def waiting(self) -> bool:
-        return not (self.busy or self.ended)
+        """Whether a worker can do something for it."""
+        return not self.ended and (self.at_work == 0 if self.asked is None else self.open > 0)
 
-    def begin(self) -> bool:
-        """Has it say what it wants, if it has not yet; False if it wants nothing any more."""
-        if self.asked is None and not self.ended:
-            self._on(lambda: next(self.run))
-        return not self.ended and self.job.error is None
+    def take(self, room: int) -> _Part:
+        """As many of its rows as there is room for."""
+        assert self.asked is not None
+        first, self.taken = self.taken, min(self.taken + room, len(self.asked.z_t))
+        self.at_work += 1
+        return _Part(self, first, Rows(*(tensor[first : self.taken] for tensor in self.asked)))
 
-    def send(self, answer: Tensor) -> None:
-        self._on(lambda: self.run.send(answer))
+    def resume(self) -> Rows:
+        """What it asks for next, now that all its rows have come."""
+        if self.asked is None:
+            return next(self.run)
+        return self.run.send(torch.cat([self.answers[first] for first in sorted(self.answers)]))
+
+    def ask(self, rows: Rows) -> None:
+        """From now on it waits for these."""
+        self.asked, self.taken, self.answers = rows, 0, {}
+
+    def finish(self, result: Any) -> None:
+        """It returned."""
+        self.ended, self.left = True, 0.0
+        self.job.results[self.index] = result
 
     def end(self) -> None:
-        if self.waiting:
+        """Unless somebody is at work on it."""
+        if not (self.at_work or self.ended):
             self.run.close()
             self.ended = True
 
-    def _on(self, resume: Callable[[], Rows]) -> None:
-        done = self.rows if self.asked is not None else 0
-        self.left = max(0.0, self.left - done)
-        try:
-            self.asked = resume()
-            self.rows = len(self.asked.z_t)
-        except StopIteration as end:
-            self.ended, self.left = True, 0.0
-            self.job.results[self.index] = end.value
-        except Exception as error:
-            self.ended = True
-            self.job.fail(error)
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows of one run, from the `first` of those that it asked for."""
+
+    entry: _Entry
+    first: int
+    rows: Rows
+
+    def give(self, answer: Tensor | None) -> bool:
+        """True if it was the last that its run was waiting for."""
+        entry = self.entry
+        if answer is None or entry.asked is None:
+            return False
+        entry.answers[self.first] = answer
+        entry.left = max(0.0, entry.left - len(answer))
+        return sum(map(len, entry.answers.values())) == len(entry.asked.z_t)
 
 
 class Job(Generic[T]):
@@ -288,7 +351,6 @@ class Job(Generic[T]):
         runs: tuple[Run[T], ...],
         virtual: float,
         cost: float,
-        width: int,
         weight: float,
         stop: Callable[[], None],
         key: Hashable,
@@ -299,14 +361,14 @@ class Job(Generic[T]):
         Job._arrivals += 1
         each = cost / weight
         self.entries = [
-            _Entry(self, run, index, (virtual + (index + 1) * each, Job._arrivals), cost, width)
+            _Entry(self, run, index, (virtual + (index + 1) * each, Job._arrivals), cost)
             for index, run in enumerate(runs)
         ]
 
     @property
     def over(self) -> bool:
         """True when no run of it is at work or waits."""
-        return all(entry.ended and not entry.busy for entry in self.entries)
+        return all(entry.ended and not entry.at_work for entry in self.entries)
 
     def fail(self, error: BaseException) -> None:
         """Ends the job at its next boundary; the first error is kept."""

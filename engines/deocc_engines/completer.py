@@ -17,6 +17,7 @@ from deocc_engines.batcher import Run, StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
+    Cost,
     Event,
     ModalMask,
     Preset,
@@ -109,9 +110,7 @@ class _Job:
     modal: Bool[np.ndarray, "h w"]
     options: CompletionOptions
     guidance: Guidance
-    steps: int
-    strength: float
-    draws: int  # in the last stage
+    settled: Preset  # the options, with the preset's values where the request leaves them open
     text: Float[Tensor, "1 n d"]
     teller: _Teller
 
@@ -169,8 +168,8 @@ class Completer:
         wide = self._global_window(job)
         condition = self._condition(job, wide)
         runs = [self._sample(job, wide, condition, index) for index in range(options.num_samples)]
-        cost = self.rows(options) / options.num_samples
-        samples = self.batcher.run(runs, cost, stop=stop, width=job.guidance.passes, weight=options.priority.weight)
+        each = self.cost(options).rows / options.num_samples
+        samples = self.batcher.run(runs, each, stop=stop, weight=options.priority.weight)
         hidden = float(np.median([s.occluded_fraction for s in samples]))
         return Completion(
             samples=ranked(samples, modal.mask),
@@ -180,15 +179,14 @@ class Completer:
             seconds={"complete": time.perf_counter() - started},
         )
 
-    def rows(self, options: CompletionOptions) -> int:
-        """What a request costs: rows of the denoiser, forward passes of guidance and draws counted."""
+    def cost(self, options: CompletionOptions) -> Cost:
+        """What a request takes."""
         settled = self._settled(options)
-        local = _local_steps(settled)
-        each = settled.steps + settled.draws * local if local else settled.draws * settled.steps
-        return options.num_samples * Guidance(settled.guidance_image, settled.guidance_text).passes * each
+        stages = [(_steps(settled, stage), _draws(settled, stage)) for stage in (Stage.GLOBAL, Stage.LOCAL)]
+        rows = sum(steps * draws for steps, draws in stages) * _guidance(settled).passes
+        return Cost(rows=options.num_samples * rows, steps=sum(steps for steps, _ in stages))
 
     def _settled(self, options: CompletionOptions) -> Preset:
-        """The options, with the preset's values where the request leaves them open."""
         preset = self.preset(options.preset)
         given = {field.name: getattr(options, field.name) for field in fields(Preset)}
         return replace(preset, **{name: value for name, value in given.items() if value is not None})
@@ -205,12 +203,10 @@ class Completer:
             image=image,
             modal=modal.mask,
             options=options,
-            guidance=Guidance(settled.guidance_image, settled.guidance_text),
-            steps=settled.steps,
-            strength=settled.local_strength,
-            draws=settled.draws,
+            guidance=_guidance(settled),
+            settled=settled,
             text=self._encode_text(options.text) if options.text else self._no_text,
-            teller=_Teller(on_event, options.num_samples * (settled.steps + _local_steps(settled))),
+            teller=_Teller(on_event, options.num_samples * self.cost(options).steps),
         )
 
     def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
@@ -218,7 +214,7 @@ class Completer:
         began = time.perf_counter()
         prediction = yield from self._global(job, wide, condition, index, seed)
         began = job.teller.through(Stage.GLOBAL, index, began)
-        if job.strength > 0:
+        if job.settled.local_strength > 0:
             prediction = yield from self._local(job, prediction, index, seed)
             job.teller.through(Stage.LOCAL, index, began)
         sample = prediction.sample(job.image, job.modal, seed, keep_visible=job.options.keep_visible)
@@ -233,8 +229,7 @@ class Completer:
 
     def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[Prediction]:
         """From pure noise, the object and what surrounds it in view."""
-        draws = 1 if job.strength > 0 else job.draws
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL, draws)
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL)
         return self._decode(window, z_0)
 
     def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
@@ -242,7 +237,7 @@ class Completer:
         window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
         start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
         condition = self._condition(job, window)
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, job.draws, start)
+        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
         return self._decode(window, z_0)
 
     def _denoise(
@@ -253,7 +248,6 @@ class Completer:
         index: int,
         seed: int,
         stage: Stage,
-        draws: int,
         start: Tensor | None = None,
     ) -> Run[Tensor]:
         """So many latents, [draws, c, z, z]."""
@@ -265,19 +259,19 @@ class Completer:
                 job.teller.tell(self._preview(job, window, index, estimate[:1]))
 
         z = self.settings.window // self.settings.factor
-        shape = (1, (condition.shape[1] - 1) // 2, z, z)
+        shape, draws = (1, (condition.shape[1] - 1) // 2, z, z), _draws(job.settled, stage)
         noise = [noise_for(seed, f"{stage.value}/{draw}" if draw else stage.value, shape) for draw in range(draws)]
         return (
             yield from sample(
                 self.settings.schedule,
-                job.steps,
+                job.settled.steps,
                 torch.cat(noise),
                 condition,
                 job.text,
                 guidance=job.guidance,
                 no_text=self._no_text,
                 start=start,
-                strength=job.strength,
+                strength=job.settled.local_strength,
                 on_step=on_step,
             )
         )
@@ -294,17 +288,17 @@ class Completer:
             low = (modal[:: self.settings.factor, :: self.settings.factor, 0] > 0.5).astype(np.float32)
         return condition_of(torch.from_numpy(low)[None, None], masked, whole)
 
-    def _decode(self, window: Window, z_0: Tensor) -> Prediction:
+    def _decode(self, window: Window, z_0: Float[Tensor, "m c z z"]) -> Prediction:
         """The mean of the draws."""
-        return Prediction.mean([self._decode_one(window, latent[None]) for latent in z_0])
-
-    def _decode_one(self, window: Window, z_0: Tensor) -> Prediction:
-        rgb = self._runtime.decode_image(z_0)[0].permute(1, 2, 0).float().numpy()
-        logits = self._runtime.decode_mask(z_0)[0, 0].float()
-        if not (np.isfinite(rgb).all() and torch.isfinite(logits).all()):
+        rgb, logits = self._runtime.decode_image(z_0).float(), self._runtime.decode_mask(z_0)[:, 0].float()
+        if not (torch.isfinite(rgb).all() and torch.isfinite(logits).all()):
             raise EngineFailure("the networks gave numbers that are not finite")
-        rgb = np.ascontiguousarray(np.clip((rgb + 1) * (WHITE / 2), 0, WHITE))
-        return Prediction(window, rgb, torch.sigmoid(logits).numpy())
+        scaled = ((rgb + 1) * (WHITE / 2)).clamp(0, WHITE)
+        return Prediction(
+            window,
+            scaled.mean(dim=0).permute(1, 2, 0).contiguous().numpy(),
+            torch.sigmoid(logits).mean(dim=0).numpy(),
+        )
 
     def _preview(self, job: _Job, window: Window, index: int, estimate: Tensor) -> Preview:
         return self._decode(window, estimate).preview(job.modal, index)
@@ -318,6 +312,17 @@ class Completer:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])
 
 
-def _local_steps(settled: Preset) -> int:
+def _guidance(settled: Preset) -> Guidance:
+    return Guidance(settled.guidance_image, settled.guidance_text)
+
+
+def _steps(settled: Preset, stage: Stage) -> int:
     """Of one sample; 0 without a local stage."""
+    if stage is Stage.GLOBAL:
+        return settled.steps
     return planned_steps(settled.steps, settled.local_strength) if settled.local_strength > 0 else 0
+
+
+def _draws(settled: Preset, stage: Stage) -> int:
+    """Several in the last stage only."""
+    return settled.draws if stage is Stage.LOCAL or settled.local_strength == 0 else 1

@@ -18,6 +18,7 @@ from deocc_engines.prompt import Box
 __all__ = [
     "Completion",
     "CompletionOptions",
+    "Cost",
     "Event",
     "ModalMask",
     "Preset",
@@ -44,6 +45,14 @@ class Preset:
     guidance_text: float
     local_strength: float
     draws: int = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a request takes of the denoiser."""
+
+    rows: int  # forward passes of guidance and draws counted
+    steps: int  # that come one after another, of each sample
 
 
 def preset_of(presets: Mapping[str, Preset], name: str) -> Preset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,14 +28,6 @@ class Prediction:
     window: Window
     rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], on white
     probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
-
-    @classmethod
-    def mean(cls, draws: Sequence[Prediction]) -> Prediction:
-        """Of several in one window."""
-        if len(draws) == 1:
-            return draws[0]
-        rgb, probability = (np.mean([getattr(p, name) for p in draws], axis=0) for name in ("rgb", "probability"))
-        return cls(draws[0].window, rgb, probability)
 
     def amodal_box(self, modal: Bool[np.ndarray, "h w"]) -> Box:
         """Of the predicted shape and the visible part, so never empty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
+from deocc_engines.completion import Cost
 from deocc_engines.errors import DeadlineUnmeetable, Overloaded
 
 __all__ = ["Admission", "Batcher", "Place"]
@@ -46,8 +47,8 @@ class Admission:
         with self._lock:
             return self._backlog_seconds()
 
-    def admit(self, rows: int, samples: int, size: int, left: float | None, weight: float = 1.0) -> Place:
-        """A place for work of so many rows of the denoiser, in so many samples, with an image of `size` bytes.
+    def admit(self, cost: Cost, size: int, left: float | None, weight: float = 1.0) -> Place:
+        """A place for work with an image of `size` bytes.
 
         Args:
             left: seconds until the caller's deadline; None: none.
@@ -64,14 +65,14 @@ class Admission:
             if self._places and size + sum(place.size for place in self._places) > self._max_bytes:
                 raise Overloaded("no room for an image of this size now; try again later", retry_after=backlog)
             # An empty house tries everything: what it measured last may be an accident, and only work corrects it.
-            expected = self._expected(rows, samples, weight, backlog)
+            expected = self._expected(cost, weight, backlog)
             if left is not None and self._places and expected > left:
                 raise DeadlineUnmeetable(
-                    f"this would take about {expected:.1f} s, and the caller gave {left:.1f}; "
+                    f"this would take about {expected:.1f} s, and {left:.1f} s are left; "
                     f"in {backlog:.1f} s there is nothing before it",
                     retry_after=backlog,
                 )
-            place = Place(self, rows, size, weight)
+            place = Place(self, cost.rows, size, weight)
             self._places.add(place)
             return place
 
@@ -84,11 +85,11 @@ class Admission:
         waiting = sum(place.rows for place in self._places if not place.begun)
         return self._batcher.seconds(self._batcher.backlog + waiting)
 
-    def _expected(self, rows: int, samples: int, weight: float, backlog: float) -> float:
+    def _expected(self, cost: Cost, weight: float, backlog: float) -> float:
         """Seconds until the end: all that is there is before it, or each job has its fair share, whichever is less."""
         shares = (weight + sum(place.weight for place in self._places)) / weight
-        own = self._batcher.seconds(rows)
-        alone = own * max(1.0, self._batcher.workers / samples)  # one sample keeps one worker busy
+        own = self._batcher.seconds(cost.rows)
+        alone = max(own, self._batcher.seconds(cost.steps * self._batcher.workers))  # steps wait for each other
         return max(alone, min(backlog + own, own * shares))
 
 

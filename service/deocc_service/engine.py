@@ -202,8 +202,7 @@ class LocalEngine:
 
         options = options_from_wire(request, self._limits)
         place = self._admission.admit(
-            self._deoccluder.completer.rows(options),
-            options.num_samples,
+            self._deoccluder.completer.cost(options),
             len(content),
             left,
             weight=options.priority.weight,

@@ -23,17 +23,17 @@ def proceed() -> None:
     pass
 
 
-def run_of(start: float, steps: int, done: Callable[[], None] = proceed) -> Run[float]:
-    """x ← 2x + 1, so many times: the denoiser doubles, the run adds."""
-    x = torch.tensor([start], dtype=torch.float64)
+def run_of(start: float, steps: int, done: Callable[[], None] = proceed, width: int = 1) -> Run[float]:
+    """x ← 2x + 1, so many times, in so many rows that start one apart: the denoiser doubles, the run adds."""
+    x = start + torch.arange(width, dtype=torch.float64)
     for _ in range(steps):
         x = 1 + (yield Rows(x, x, x, x))
     done()
-    return float(x)
+    return float(x.sum())
 
 
-def expected(start: float, steps: int) -> float:
-    return (start + 1) * 2.0**steps - 1
+def expected(start: float, steps: int, width: int = 1) -> float:
+    return sum((start + row + 1) * 2.0**steps - 1 for row in range(width))
 
 
 @dataclass
@@ -53,12 +53,12 @@ class Simulation:
         self.now += 1 + 0.1 * (len(z_t) - 1)
         return 2 * z_t
 
-    def job(self, name: str, samples: int = 1, steps: int = 4, **options: object) -> Job[float]:
+    def job(self, name: str, samples: int = 1, steps: int = 4, width: int = 1, **options: object) -> Job[float]:
         def ended(index: int) -> Callable[[], None]:
             return lambda: self.ends.__setitem__(f"{name}{index}", self.now)
 
-        runs = [run_of(index, steps, ended(index)) for index in range(samples)]
-        return self.batcher.submit(runs, steps, **{"stop": proceed, **options})  # type: ignore[arg-type]
+        runs = [run_of(index, steps, ended(index), width) for index in range(samples)]
+        return self.batcher.submit(runs, steps * width, **{"stop": proceed, **options})  # type: ignore[arg-type]
 
     def until_idle(self) -> None:
         while self.batcher.step():
@@ -165,6 +165,16 @@ def test_runs_join_a_batch_at_any_step_and_leave_it() -> None:
     assert other.result() == [expected(0, 1)]
 
 
+def test_a_run_that_wants_more_rows_than_fit_is_served_in_several_batches() -> None:
+    """Beside others, which fill them."""
+    simulation = Simulation(max_rows=4)
+    wide = simulation.job("wide", steps=2, width=6)
+    narrow = simulation.job("narrow", steps=2, width=2)
+    simulation.until_idle()
+    assert simulation.batches == [4, 4, 2, 4, 2]  # the narrow one is due first
+    assert (wide.result(), narrow.result()) == ([expected(0, 2, 6)], [expected(0, 2, 2)])
+
+
 def test_a_stopped_job_leaves_at_the_next_boundary_and_its_room_is_used() -> None:
     simulation = Simulation(max_rows=4)
     gone = threading.Event()
@@ -242,31 +252,37 @@ def test_closing_ends_what_waits_and_refuses_more() -> None:
 @given(
     jobs=st.lists(
         st.tuples(
-            st.integers(1, 4), st.integers(1, 5), st.integers(0, 6), st.sampled_from([one.weight for one in Priority])
+            st.integers(1, 4),
+            st.integers(1, 5),
+            st.integers(1, 7),
+            st.integers(0, 6),
+            st.sampled_from([one.weight for one in Priority]),
         ),
         min_size=1,
         max_size=6,
     ),
     max_rows=st.integers(1, 5),
 )
-def test_results_do_not_depend_on_company(jobs: list[tuple[int, int, int, float]], max_rows: int) -> None:
+def test_results_do_not_depend_on_company(jobs: list[tuple[int, int, int, int, float]], max_rows: int) -> None:
     """Jobs of any size that arrive at any boundary, in batches of any size, some of them stopped half-way."""
     simulation = Simulation(max_rows=max_rows)
-    pending = sorted(enumerate(jobs), key=lambda entry: entry[1][2])
-    given_in: list[tuple[Job[float], int, int]] = []
+    pending = sorted(enumerate(jobs), key=lambda entry: entry[1][3])
+    given_in: list[tuple[Job[float], int, int, int]] = []
     boundary = 0
     while pending or simulation.batcher.jobs:
-        while pending and pending[0][1][2] <= boundary:
-            number, (samples, steps, _, weight) = pending.pop(0)
-            given_in.append((simulation.job(str(number), samples, steps, weight=weight), samples, steps))
+        while pending and pending[0][1][3] <= boundary:
+            number, (samples, steps, width, _, weight) = pending.pop(0)
+            job = simulation.job(str(number), samples, steps, width, weight=weight)
+            given_in.append((job, samples, steps, width))
         simulation.batcher.step()
         boundary += 1
-    for job, samples, steps in given_in:
-        assert job.result() == [expected(i, steps) for i in range(samples)]
+    for job, samples, steps, width in given_in:
+        assert job.result() == [expected(i, steps, width) for i in range(samples)]
     assert max(simulation.batches) <= max_rows
 
 
-def test_threads_share_the_work_and_wake_who_waits() -> None:
+@pytest.mark.parametrize(("samples", "width"), [(2, 1), (1, 2)])
+def test_threads_share_the_work_and_wake_who_waits(samples: int, width: int) -> None:
     arrived = threading.Barrier(2, timeout=10)  # only two workers at once can pass
 
     def denoise(z_t: Tensor, t: Tensor, condition: Tensor, text: Tensor) -> Tensor:
@@ -274,7 +290,8 @@ def test_threads_share_the_work_and_wake_who_waits() -> None:
         return 2 * z_t
 
     batcher = StepBatcher(denoise, workers=2)
-    assert batcher.run([run_of(0, 3), run_of(1, 3)], 3, stop=proceed) == [expected(0, 3), expected(1, 3)]
+    runs = [run_of(index, 3, width=width) for index in range(samples)]
+    assert batcher.run(runs, 3 * width, stop=proceed) == [expected(index, 3, width) for index in range(samples)]
     batcher.close()
 
 

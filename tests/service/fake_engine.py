@@ -18,6 +18,7 @@ from deocc_engines.batcher import Run, StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
+    Cost,
     Event,
     ModalMask,
     Preset,
@@ -112,8 +113,9 @@ class FakeCompleter:
             raise InvalidOption("no such preset", field="options.preset")
         return PRESETS[name or "fast"]
 
-    def rows(self, options: CompletionOptions) -> int:
-        return options.num_samples * (options.steps or self.preset(options.preset).steps)
+    def cost(self, options: CompletionOptions) -> Cost:
+        steps = options.steps or self.preset(options.preset).steps
+        return Cost(options.num_samples * steps, steps)
 
     def complete(
         self,
@@ -126,7 +128,7 @@ class FakeCompleter:
     ) -> Completion:
         started = time.perf_counter()
         runs = [self._run(pixels, modal, options, index, on_event) for index in range(options.num_samples)]
-        steps = self.rows(options) // options.num_samples
+        steps = self.cost(options).steps
         samples = self.batcher.run(runs, steps, stop=stop, weight=options.priority.weight)
         best_first = tuple(sorted(samples, key=lambda sample: -sample.score))
         seconds = {"complete": time.perf_counter() - started}
@@ -148,7 +150,7 @@ class FakeCompleter:
         if options.text == CRASH:
             raise RuntimeError("a failure at /secret/path")
         seconds = float(options.text.removeprefix("sleep ")) if options.text.startswith("sleep ") else self._seconds
-        steps = self.rows(options) // options.num_samples
+        steps = self.cost(options).steps
         sample = self._sample(pixels, modal, (options.seed + index) % 2**32)
         began = time.perf_counter()
         row = torch.tensor([seconds])

@@ -1,12 +1,13 @@
 """What runs the networks. One contract: a compiled call stands where the module's own stood.
 
-Runtimes of the CPU take batches and run them row by row, each row in the same arithmetic whatever stands beside it.
+Runtimes of the CPU take batches and run each row by itself, in the same arithmetic whatever stands beside it.
 Those of a GPU run rows together; which kernels they take there depends on how many rows there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ BATCH = 8  # rows: the largest plan that is compiled; a step must stay short eno
 Compiler = Callable[[str, Call], Callable[..., Any]]
 
 
-def row_by_row(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """A call on [b, …] inputs that runs its rows one after another."""
+def row_by_row(compiled: Callable[..., Any], threads: ThreadPoolExecutor | None = None) -> Callable[..., Any]:
+    """A call on [b, …] inputs that runs its rows one by one, in these threads if any are given."""
 
     def call(*inputs: Tensor) -> Any:
         if len(inputs[0]) == 1:
             return compiled(*inputs)
-        rows = [compiled(*(tensor[i : i + 1] for tensor in inputs)) for i in range(len(inputs[0]))]
+        apart = zip(*(torch.split(tensor, 1) for tensor in inputs), strict=True)
+        rows = list((threads.map if threads else map)(lambda row: compiled(*row), apart))
         if isinstance(rows[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
         return torch.cat(rows)
@@ -45,7 +47,7 @@ class Runtime:
         name: e.g. "openvino-bf16".
         version: exactly of what; where it matters, of which card.
         artefacts: of the bundle's listing that it is made of; calls that none is for were converted here.
-        max_rows: worth denoising in one call; 1 where a call takes rows one after another.
+        max_rows: worth denoising in one call; 1 where a call takes each row by itself.
     """
 
     name: str
@@ -68,9 +70,15 @@ class Runtime:
         compiler: Compiler,
         version: str = "",
         artefacts: tuple[Artefact, ...] = (),
+        streams: int = 1,
     ) -> Runtime:
-        """Compiles every call for rows of one."""
-        compiled: dict[str, Any] = {key: row_by_row(compiler(key, call)) for key, call in calls.items()}
+        """Compiles every call for rows of one.
+
+        Args:
+            streams: rows that may run at once.
+        """
+        threads = ThreadPoolExecutor(streams, "rows") if streams > 1 else None
+        compiled: dict[str, Any] = {key: row_by_row(compiler(key, call), threads) for key, call in calls.items()}
         return cls(name, version, **compiled, artefacts=artefacts)
 
     @classmethod

@@ -135,7 +135,7 @@ def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate)
     admitted = gate.admitted(fitting, f"{name}@{version}")
     key = f"{bundle.engine_id}-torch{torch.__version__}-ov{version}"
     compiler = OpenvinoCompiler(cache_folder() / "openvino" / key, streams, gate.files(admitted, ".xml"))
-    return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted))
+    return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted, streams))
 
 
 def _onnx(bundle: Bundle, calls: dict[str, Call], gate: _Gate) -> Runtime:
