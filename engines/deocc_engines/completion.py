@@ -28,11 +28,11 @@ __all__ = [
     "Sample",
     "SampleReady",
     "Stage",
+    "StageDone",
     "preset_of",
 ]
 
 MAX_GUIDANCE = 20.0
-MAX_DRAWS = 8
 SEEDS = 2**32
 
 
@@ -104,7 +104,7 @@ class CompletionOptions:
         if self.steps is not None:
             _check_count(self.steps, limits.max_steps, "options.steps")
         if self.draws is not None:
-            _check_count(self.draws, MAX_DRAWS, "options.draws")
+            _check_count(self.draws, limits.max_draws, "options.draws")
         if not 0 <= self.seed < SEEDS:
             raise InvalidOption("the seed must be an unsigned 32-bit number", field="options.seed")
         for name, high in (("guidance_image", MAX_GUIDANCE), ("guidance_text", MAX_GUIDANCE), ("local_strength", 1.0)):

@@ -17,4 +17,5 @@ class Limits:
     max_points: int = 64
     max_samples: int = 8
     max_steps: int = 100  # per stage
+    max_draws: int = 8  # of which a sample is the mean
     max_text_characters: int = 300

@@ -64,7 +64,7 @@ FORM_OPTIONS: dict[str, Any] = {
     "guidance_image": {"type": "number", "minimum": 0},
     "guidance_text": {"type": "number", "minimum": 0},
     "local_strength": {"type": "number", "minimum": 0, "maximum": 1},
-    "draws": {"type": "integer", "minimum": 1, "maximum": 8, "description": "a sample is the mean of so many"},
+    "draws": {"type": "integer", "minimum": 1, "description": "a sample is the mean of so many"},
     "keep_visible": {"type": "boolean"},
     "output": {"type": "string", "enum": ["full", "crop"]},
     "priority": {"type": "string", "enum": ["low", "normal", "high"], "description": "a share of the denoiser"},

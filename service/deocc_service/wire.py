@@ -216,6 +216,7 @@ def engine_to_wire(info: EngineInfo, limits: Limits, *, is_default: bool) -> pb.
             max_points=limits.max_points,
             max_samples=limits.max_samples,
             max_steps=limits.max_steps,
+            max_draws=limits.max_draws,
             max_text_characters=limits.max_text_characters,
         ),
     )

@@ -36,6 +36,7 @@ class Limits:
     max_samples: int
     max_steps: int
     max_text_characters: int
+    max_draws: int
 
 
 @dataclass(frozen=True)
@@ -73,5 +74,6 @@ class Engine:
                 limits.max_samples,
                 limits.max_steps,
                 limits.max_text_characters,
+                limits.max_draws,
             ),
         )

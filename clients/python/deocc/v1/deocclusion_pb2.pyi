@@ -467,7 +467,7 @@ class CompleteOptions(google.protobuf.message.Message):
     """Which of the engine's presets stands for steps, guidance and strength that are unset. Empty: the engine's default."""
     priority: global___Priority.ValueType
     draws: builtins.int
-    """Each sample is the mean of so many independent draws (1 to 8): likelier shapes and colours, less variety. Unset: the
+    """Each sample is the mean of so many independent draws: likelier shapes and colours, less variety. Unset: the
     engine's default.
     """
     def __init__(
@@ -903,12 +903,14 @@ class Limits(google.protobuf.message.Message):
     MAX_SAMPLES_FIELD_NUMBER: builtins.int
     MAX_STEPS_FIELD_NUMBER: builtins.int
     MAX_TEXT_CHARACTERS_FIELD_NUMBER: builtins.int
+    MAX_DRAWS_FIELD_NUMBER: builtins.int
     max_bytes: builtins.int
     max_pixels: builtins.int
     max_points: builtins.int
     max_samples: builtins.int
     max_steps: builtins.int
     max_text_characters: builtins.int
+    max_draws: builtins.int
     def __init__(
         self,
         *,
@@ -918,7 +920,8 @@ class Limits(google.protobuf.message.Message):
         max_samples: builtins.int = ...,
         max_steps: builtins.int = ...,
         max_text_characters: builtins.int = ...,
+        max_draws: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_bytes", b"max_bytes", "max_pixels", b"max_pixels", "max_points", b"max_points", "max_samples", b"max_samples", "max_steps", b"max_steps", "max_text_characters", b"max_text_characters"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_bytes", b"max_bytes", "max_draws", b"max_draws", "max_pixels", b"max_pixels", "max_points", b"max_points", "max_samples", b"max_samples", "max_steps", b"max_steps", "max_text_characters", b"max_text_characters"]) -> None: ...
 
 global___Limits = Limits
