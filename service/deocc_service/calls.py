@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import structlog
 
-from deocc_engines.errors import EngineFailure
+from deocc_engines.errors import DeadlineExceeded, EngineFailure
 from deocc_service import metrics
 from deocc_service.errors import public
 from deocc_service.tracing import Span, follow
 
-__all__ = ["Call", "caller", "configure_log", "note", "under_licence"]
+__all__ = ["Call", "caller", "coming", "configure_log", "note", "under_licence"]
 
 # What routes are called in metrics, on both protocols; everything else is "other".
 METHODS = {
@@ -136,3 +138,17 @@ def configure_log(log_format: str = "json") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+@asynccontextmanager
+async def coming(seconds: float) -> AsyncIterator[None]:
+    """While a body, or a message, comes.
+
+    Raises:
+        DeadlineExceeded: it takes longer than that.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("the body did not come in time") from None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.completion import preset_of
 from deocc_engines.errors import DeadlineExceeded, InvalidInput, NotFound, TooLarge, Unavailable
 from deocc_engines.image import decode_image
 from deocc_service.auth import Guard
-from deocc_service.calls import caller, note, under_licence
+from deocc_service.calls import caller, coming, note, under_licence
 from deocc_service.engine import Engine
 from deocc_service.images import ImageStore
 from deocc_service.settings import Settings
@@ -38,24 +38,11 @@ class Core:
         """True when a request would be answered."""
         return self.engine is not None and not self.draining and await self.engine.ready()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
-        """While a body comes.
-
-        Raises:
-            DeadlineExceeded: it takes too long.
-        """
-        try:
-            async with asyncio.timeout(self.settings.body_seconds):
-                yield
-        except TimeoutError:
-            raise DeadlineExceeded("the body did not come in time") from None
-
     async def upload(self, chunks: AsyncIterable[bytes]) -> pb.UploadImageResponse:
         """Stores an image that arrives in parts; no more is read than is accepted."""
         limits = self.settings.limits
         content = bytearray()
-        async with self.reading():
+        async with coming(self.settings.body_seconds):
             async for chunk in chunks:
                 content += chunk
                 if len(content) > limits.max_bytes:
@@ -123,12 +110,12 @@ class Core:
                     _note_seconds(message.result.timings)
                 yield message
 
-    def _time(self, left: float | None) -> float:
-        """Seconds for the work."""
+    def _time(self, left: float | None) -> float | None:
+        """Seconds for the work; None for ever."""
         if left is not None and left <= 0:
             raise DeadlineExceeded("the time was over before the work could start")
-        limit = self.settings.request_seconds
-        return limit if left is None else min(left, limit)
+        bounds = [seconds for seconds in (left, self.settings.request_seconds) if seconds is not None]
+        return min(bounds, default=None)
 
     async def _engine(self, engine_id: str) -> Engine:
         if self.engine is None:

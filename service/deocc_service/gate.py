@@ -10,9 +10,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from deocc_engines.errors import DeoccError, InvalidInput, RateLimited, Unauthenticated
+from deocc_engines.errors import DeadlineExceeded, DeoccError, InvalidInput, RateLimited, Unauthenticated
 from deocc_service.auth import Guard
-from deocc_service.calls import Call, caller
+from deocc_service.calls import Call, caller, coming
 from deocc_service.errors import public, rpc_status, status_of
 
 __all__ = ["DETAILS", "HEALTH", "REQUEST_ID", "Gate", "metadata_of", "refuse"]
@@ -45,10 +45,13 @@ def refuse(context: Any, error: DeoccError, *, counted: bool = True) -> None:
 class Gate(grpc.aio.ServerInterceptor):
     """Of a grpc.aio server. Every call becomes one with a stream of messages, of which the first is read when the key
     is known: what is turned away is not even received. A message that makes no sense gets a typed error too.
+
+    Args:
+        body_seconds: in which a message must have come.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, guard: Guard, body_seconds: float) -> None:
+        self._guard, self._body_seconds = guard, body_seconds
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -71,14 +74,15 @@ class Gate(grpc.aio.ServerInterceptor):
                     caller.set(name)
                     given = requests(raw)
                     if not handler.request_streaming:
-                        given = await anext(given)
+                        async with coming(self._body_seconds):
+                            given = await anext(given)
                     if handler.response_streaming:
                         async with aclosing(inner(given, context)) as messages:
                             async for message in messages:
                                 yield message
                     else:
                         yield await inner(given, context)
-            except (Unauthenticated, RateLimited, InvalidInput) as error:
+            except (Unauthenticated, RateLimited, InvalidInput, DeadlineExceeded) as error:
                 refuse(context, error)
             except StopAsyncIteration:
                 refuse(context, InvalidInput("there is no message"))

@@ -28,7 +28,7 @@ from deocc_engines.errors import (
 from deocc_service import openapi
 from deocc_service.auth import Guard
 from deocc_service.body import chunks, media_type, message_from, uploaded
-from deocc_service.calls import Call, caller, note
+from deocc_service.calls import Call, caller, coming, note
 from deocc_service.core import Core
 from deocc_service.errors import public, reason_type, retry_after, status_of, to_problem
 from deocc_service.page import add_page
@@ -92,7 +92,7 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
         """What is visible of the object: candidate masks, best first."""
         timeout = _timeout(request)
         accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF))
-        async with core.reading():
+        async with coming(core.settings.body_seconds):
             message = await message_from(request, pb.SegmentRequest, limit)
         if accepted == PNG:
             message.mask_encoding = pb.MASK_ENCODING_PNG
@@ -104,7 +104,7 @@ def build_http(core: Core, *, name_requests: bool = True) -> FastAPI:
         """The whole object: RGBA pictures, best first."""
         timeout = _timeout(request)
         accepted = negotiate(request.headers.get("accept"), (JSON, PNG, PROTOBUF, SSE))
-        async with core.reading():
+        async with coming(core.settings.body_seconds):
             message = await message_from(request, pb.CompleteStreamRequest, limit)
         if accepted == SSE:
             events = core.complete_stream(message, timeout)

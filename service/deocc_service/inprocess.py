@@ -25,7 +25,7 @@ class InProcessTransport:
     """
 
     def __init__(self, settings: Settings, load: Load, timeout: float | None = None) -> None:
-        self._core = Core(settings)
+        self._core = Core(settings.model_copy(update={"request_seconds": None}))  # nobody else waits
         self._load = load
         self._timeout = timeout
         self._loading = asyncio.Lock()

@@ -80,7 +80,9 @@ class LocalHost:
         options = [("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", -1)]
         # Without this a second server would silently share the port.
         options.append(("grpc.so_reuseport", 0))
-        self._grpc = grpc.aio.server(options=options, interceptors=(Gate(self._core.guard),))
+        self._grpc = grpc.aio.server(
+            options=options, interceptors=(Gate(self._core.guard, self._settings.body_seconds),)
+        )
         pb_grpc.add_DeocclusionServiceServicer_to_server(Servicer(self._core), self._grpc)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)

@@ -1,9 +1,9 @@
 """What Ray Serve's proxies lack: health, deadlines, typed errors, staying on the loopback, and keeping to themselves.
 
 `install` is named in `grpc_servicer_functions`, so Serve calls it in the proxy's process with the proxy's own server
-before it starts. It leans on `service_handler_factory`, which is semi-private: Ray is pinned, and contract
-tests say when it changes. `middlewares` is named in `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, so Serve puts what it
-gives before the HTTP proxy.
+before it starts. It leans on what is private there, `service_handler_factory`, `_override_method_handler` and the
+generic handler's `_method_handlers`: Ray is pinned, and contract tests say when they change. `middlewares` is named in
+`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`, so Serve puts what it gives before the HTTP proxy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from deocc_engines.errors import (
 )
 from deocc_service import metrics
 from deocc_service.auth import Guard
-from deocc_service.calls import configure_log
+from deocc_service.calls import coming, configure_log
 from deocc_service.gate import DETAILS, HEALTH, metadata_of, refuse
 from deocc_service.servicer import KEY, REMAINING, SERVICE
 from deocc_service.settings import Settings
@@ -185,12 +185,15 @@ def _guarded(factory: Callable[..., Any], settings: Settings) -> Callable[..., A
         if refused is None:
             try:
                 with guard.admitted(metadata_of(context.invocation_metadata()).get("authorization")) as name:
-                    request = await anext(aiter(given), None) if kind == "UNARY_UNARY" else given
+                    request = given
+                    if kind == "UNARY_UNARY":
+                        async with coming(settings.body_seconds):
+                            request = await anext(aiter(given), None)
                     refused = None if kind.startswith("STREAM_") else unfit(request)
                     if refused is None:
                         yield request, _Context(context, name)
                         return
-            except (Unauthenticated, RateLimited) as error:
+            except (Unauthenticated, RateLimited, DeadlineExceeded) as error:
                 refused = error
         refuse(context, refused)
         yield None

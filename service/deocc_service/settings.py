@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     fused: bool = False  # Ray: both models in one replica
     limits: Limits = Limits()
     body_seconds: float = Field(60.0, gt=0)  # in which a body must have come
-    request_seconds: float = Field(3600.0, gt=0)  # for the work of one request, whatever its caller gives
+    # For the work of one request, whatever its caller gives; none: as long as it takes.
+    request_seconds: float | None = Field(3600.0, gt=0)
     image_ttl: float = Field(3600.0, gt=0)  # seconds
     image_dir: Path | None = None  # shared by all nodes of a cluster; None: one of this machine, gone with the service
     image_bytes: int = Field(512 * 1024 * 1024, ge=0)  # of all stored images together

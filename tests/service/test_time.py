@@ -49,6 +49,18 @@ def test_an_upload_that_does_not_come_is_not_waited_for(ports: tuple[int, int]) 
     assert said(error.value) == ("DEADLINE_EXCEEDED", None)
 
 
+def test_a_message_that_does_not_come_is_not_waited_for(ports: tuple[int, int]) -> None:
+    """A call of one message, from a caller who opens it and sends nothing."""
+
+    def nothing() -> Iterator[bytes]:
+        time.sleep(2)
+        yield b""
+
+    with grpc.insecure_channel(f"127.0.0.1:{ports[1]}") as channel, pytest.raises(grpc.RpcError) as error:
+        channel.stream_unary("/deocc.v1.DeocclusionService/Complete")(nothing(), timeout=10)
+    assert said(error.value) == ("DEADLINE_EXCEEDED", None)
+
+
 def test_work_ends_though_its_caller_would_wait(ports: tuple[int, int]) -> None:
     answer = httpx.post(
         f"http://127.0.0.1:{ports[0]}/v1/complete",
