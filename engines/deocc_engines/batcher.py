@@ -14,20 +14,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from deocc_engines.errors import Unavailable
 from deocc_engines.guidance import Denoiser, Rows
+from deocc_engines.jobs import Entry, Job, Part, Run
 
-__all__ = ["Job", "Run", "StepBatcher"]
+__all__ = ["StepBatcher"]
 
 T = TypeVar("T")
-Run = Generator[Rows, Tensor, T]
 
 SMOOTHING = 0.05  # of the moving average of a row's seconds
 
@@ -168,7 +167,7 @@ class StepBatcher:
             batch = self._pick(due)
             return (lambda: self._advance(batch)) if batch else None
 
-    def _due(self) -> list[_Entry]:
+    def _due(self) -> list[Entry]:
         """The runs whose turn it is, as many as fit into a batch; ends jobs that were stopped."""
         for job in self._jobs:
             if job.error is None:
@@ -189,8 +188,8 @@ class StepBatcher:
             rows += entry.open
         return fitting
 
-    def _pick(self, due: Sequence[_Entry]) -> list[_Part]:
-        batch: list[_Part] = []
+    def _pick(self, due: Sequence[Entry]) -> list[Part]:
+        batch: list[Part] = []
         room = self._max_rows
         for entry in due:
             batch.append(entry.take(room))
@@ -199,13 +198,13 @@ class StepBatcher:
             self._virtual += (self._max_rows - room) / sum(job.weight for job in self._jobs)
         return batch
 
-    def _begin(self, new: Sequence[_Entry]) -> int:
+    def _begin(self, new: Sequence[Entry]) -> int:
         for entry in new:
             self._go_on(entry)
         self._leave(new)
         return 0
 
-    def _advance(self, batch: Sequence[_Part]) -> int:
+    def _advance(self, batch: Sequence[Part]) -> int:
         started = self._clock()
         answers = self._answers(batch)
         seconds, rows = self._clock() - started, sum(len(part.rows.z_t) for part in batch)
@@ -221,7 +220,7 @@ class StepBatcher:
             self.on_step(seconds, rows)
         return rows
 
-    def _answers(self, batch: Sequence[_Part]) -> Sequence[Tensor | None]:
+    def _answers(self, batch: Sequence[Part]) -> Sequence[Tensor | None]:
         """Of each part; None where the denoiser failed, which its job then knows."""
         wanted = [part.rows for part in batch]
         try:
@@ -233,7 +232,7 @@ class StepBatcher:
                 return (None,)
         return [answer for part in batch for answer in self._answers([part])]  # one's failure must not become another's
 
-    def _go_on(self, entry: _Entry) -> None:
+    def _go_on(self, entry: Entry) -> None:
         """Without the lock: what a run does by itself takes time."""
         if entry.job.error is not None:
             return
@@ -250,7 +249,7 @@ class StepBatcher:
             with self._changed:
                 entry.ask(asked)
 
-    def _leave(self, entries: Sequence[_Entry]) -> None:
+    def _leave(self, entries: Sequence[Entry]) -> None:
         with self._changed:
             for entry in entries:
                 entry.at_work -= 1
@@ -267,115 +266,3 @@ class StepBatcher:
         if len(left) < len(self._jobs):
             self._jobs = left
             self._changed.notify_all()  # whoever waits for one of them
-
-
-@dataclass(eq=False)
-class _Entry:
-    """One run of a job. Changes under the batcher's lock."""
-
-    job: Job[Any]
-    run: Run[Any]
-    index: int
-    due: tuple[float, int]  # virtual time of its end if all jobs shared evenly; then order of arrival
-    left: float  # rows still to be denoised
-    asked: Rows | None = None
-    taken: int = 0  # of the rows that it asked for
-    answers: dict[int, Tensor] = field(default_factory=dict)  # to the rows from this one on
-    at_work: int = 0  # workers that have a part of it
-    ended: bool = False
-
-    @property
-    def open(self) -> int:
-        """Rows that nobody has taken yet; 1 of a run that has not begun."""
-        return 1 if self.asked is None else len(self.asked.z_t) - self.taken
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a worker can do something for it."""
-        return not self.ended and (self.at_work == 0 if self.asked is None else self.open > 0)
-
-    def take(self, room: int) -> _Part:
-        """As many of its rows as there is room for."""
-        assert self.asked is not None
-        first, self.taken = self.taken, min(self.taken + room, len(self.asked.z_t))
-        self.at_work += 1
-        return _Part(self, first, Rows(*(tensor[first : self.taken] for tensor in self.asked)))
-
-    def resume(self) -> Rows:
-        """What it asks for next, now that all its rows have come."""
-        if self.asked is None:
-            return next(self.run)
-        return self.run.send(torch.cat([self.answers[first] for first in sorted(self.answers)]))
-
-    def ask(self, rows: Rows) -> None:
-        """From now on it waits for these."""
-        self.asked, self.taken, self.answers = rows, 0, {}
-
-    def finish(self, result: Any) -> None:
-        """It returned."""
-        self.ended, self.left = True, 0.0
-        self.job.results[self.index] = result
-
-    def end(self) -> None:
-        """Unless somebody is at work on it."""
-        if not (self.at_work or self.ended):
-            self.run.close()
-            self.ended = True
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Rows of one run, from the `first` of those that it asked for."""
-
-    entry: _Entry
-    first: int
-    rows: Rows
-
-    def give(self, answer: Tensor | None) -> bool:
-        """True if it was the last that its run was waiting for."""
-        entry = self.entry
-        if answer is None or entry.asked is None:
-            return False
-        entry.answers[self.first] = answer
-        entry.left = max(0.0, entry.left - len(answer))
-        return sum(map(len, entry.answers.values())) == len(entry.asked.z_t)
-
-
-class Job(Generic[T]):
-    """The runs of one request."""
-
-    _arrivals = 0
-
-    def __init__(
-        self,
-        runs: tuple[Run[T], ...],
-        virtual: float,
-        cost: float,
-        weight: float,
-        stop: Callable[[], None],
-        key: Hashable,
-    ) -> None:
-        self.stop, self.key, self.weight = stop, key, weight
-        self.error: BaseException | None = None
-        self.results: dict[int, T] = {}
-        Job._arrivals += 1
-        each = cost / weight
-        self.entries = [
-            _Entry(self, run, index, (virtual + (index + 1) * each, Job._arrivals), cost)
-            for index, run in enumerate(runs)
-        ]
-
-    @property
-    def over(self) -> bool:
-        """True when no run of it is at work or waits."""
-        return all(entry.ended and not entry.at_work for entry in self.entries)
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the job at its next boundary; the first error is kept."""
-        self.error = self.error or error
-
-    def result(self) -> list[T]:
-        """Of a job that is over; raises what ended it."""
-        if self.error is not None:
-            raise self.error
-        return [self.results[index] for index in range(len(self.entries))]

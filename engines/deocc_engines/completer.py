@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
-from deocc_engines.batcher import Run, StepBatcher
+from deocc_engines.batcher import StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
@@ -21,20 +20,19 @@ from deocc_engines.completion import (
     Event,
     ModalMask,
     Preset,
-    Preview,
-    Progress,
     Sample,
     SampleReady,
     Stage,
-    StageDone,
     preset_of,
 )
 from deocc_engines.errors import EngineFailure
 from deocc_engines.guidance import Guidance
+from deocc_engines.jobs import Run
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.networks.unet import condition_of
 from deocc_engines.paste import rim_of
 from deocc_engines.prediction import WHITE, Prediction
+from deocc_engines.progress import Teller
 from deocc_engines.ranking import ranked
 from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
 from deocc_engines.text import Tokenizer
@@ -79,29 +77,6 @@ class CompleterSettings:
     whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
 
 
-class _Teller:
-    """Tells the caller of what its samples do, one event at a time."""
-
-    def __init__(self, on_event: Callable[[Event], None], steps: int) -> None:
-        self._on_event, self._steps, self._done = on_event, steps, 0
-        self._lock = threading.Lock()  # samples of one request run in several threads
-
-    def tell(self, event: Event) -> None:
-        with self._lock:
-            self._on_event(event)
-
-    def stepped(self, stage: Stage, index: int, done: int, planned: int) -> None:
-        with self._lock:
-            self._done += 1
-            self._on_event(Progress(stage, index, done, planned, self._done / self._steps))
-
-    def through(self, stage: Stage, index: int, began: float) -> float:
-        """When the stage ended."""
-        ended = time.perf_counter()
-        self.tell(StageDone(stage, index, began, ended))
-        return ended
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One request, ready to be denoised."""
@@ -112,7 +87,7 @@ class _Job:
     guidance: Guidance
     settled: Preset  # the options, with the preset's values where the request leaves them open
     text: Float[Tensor, "1 n d"]
-    teller: _Teller
+    teller: Teller
 
     @property
     def size(self) -> tuple[int, int]:
@@ -206,7 +181,7 @@ class Completer:
             guidance=_guidance(settled),
             settled=settled,
             text=self._encode_text(options.text) if options.text else self._no_text,
-            teller=_Teller(on_event, options.num_samples * self.cost(options).steps),
+            teller=Teller(on_event, options.num_samples * self.cost(options).steps),
         )
 
     def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
@@ -256,7 +231,7 @@ class Completer:
             job.teller.stepped(stage, index, done, planned)
             every = job.options.preview_every
             if every and done % every == 0 and done < planned:
-                job.teller.tell(self._preview(job, window, index, estimate[:1]))
+                job.teller.tell(self._decode(window, estimate[:1]).preview(job.modal, index))
 
         z = self.settings.window // self.settings.factor
         shape, draws = (1, (condition.shape[1] - 1) // 2, z, z), _draws(job.settled, stage)
@@ -299,9 +274,6 @@ class Completer:
             scaled.mean(dim=0).permute(1, 2, 0).contiguous().numpy(),
             torch.sigmoid(logits).mean(dim=0).numpy(),
         )
-
-    def _preview(self, job: _Job, window: Window, index: int, estimate: Tensor) -> Preview:
-        return self._decode(window, estimate).preview(job.modal, index)
 
     def _encode_image(self, image: Float32[np.ndarray, "s s 3"]) -> Tensor:
         """[0, 255] to a latent."""

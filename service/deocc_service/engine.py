@@ -14,7 +14,7 @@ import numpy as np
 
 from deocc.v1 import deocclusion_pb2 as pb
 from deocc_engines.completion import CompletionOptions, Event, Progress, Stage, StageDone
-from deocc_engines.errors import Cancelled, DeadlineExceeded
+from deocc_engines.errors import DeadlineExceeded
 from deocc_engines.image import encode_png
 from deocc_engines.prompt import Point, Prompt
 from deocc_service import metrics
@@ -22,6 +22,7 @@ from deocc_service.admission import Admission, Place
 from deocc_service.photos import PhotoCache
 from deocc_service.settings import Settings
 from deocc_service.slots import Slots
+from deocc_service.stop import Stop
 from deocc_service.wire import (
     ResultWriter,
     modal_from_wire,
@@ -64,28 +65,6 @@ class Engine(Protocol):
     ) -> AsyncGenerator[pb.CompleteStreamResponse, None]:
         """The result as the last message; before it, progress if `events`. Closing the iterator stops the work."""
         ...
-
-
-class Stop:
-    """Asked by the engine before every step; raises to end the work."""
-
-    def __init__(self, left: float | None) -> None:
-        self._gone = threading.Event()
-        self._end = None if left is None else time.monotonic() + left
-
-    def cancel(self) -> None:
-        """The caller has left."""
-        self._gone.set()
-
-    def left(self) -> float | None:
-        """Seconds."""
-        return None if self._end is None else self._end - time.monotonic()
-
-    def __call__(self) -> None:
-        if self._gone.is_set():
-            raise Cancelled("the caller went away")
-        if self._end is not None and time.monotonic() >= self._end:
-            raise DeadlineExceeded("the time that the caller gave is over")
 
 
 class LocalEngine:
@@ -166,7 +145,7 @@ class LocalEngine:
         try:
             return await asyncio.wait_for(asyncio.shield(future), stop.left())
         except TimeoutError:
-            raise DeadlineExceeded("the time that the caller gave is over") from None
+            raise DeadlineExceeded("the time for this request is over") from None
         finally:
             stop.cancel()
 
@@ -198,7 +177,7 @@ class LocalEngine:
                 loop.call_soon_threadsafe(messages.put_nowait, writer.event(event))
 
         def work() -> pb.CompleteResponse:
-            return self._complete(content, request, modal, writer, on_event, stop, place)
+            return self._complete(content, request, options, modal, writer, on_event, stop, place)
 
         options = options_from_wire(request, self._limits)
         place = self._admission.admit(
@@ -258,13 +237,13 @@ class LocalEngine:
         self,
         content: bytes,
         request: pb.CompleteStreamRequest,
+        options: CompletionOptions,
         modal: pb.ModalMask | None,
         writer: ResultWriter,
         on_event: Callable[[Event], None],
         stop: Stop,
         place: Place,
     ) -> pb.CompleteResponse:
-        options = options_from_wire(request, self._limits)
         waiting = time.perf_counter()
         with self._preparing:
             stop()

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from deocc_engines.batcher import Job, Run, StepBatcher
+from deocc_engines.batcher import StepBatcher
 from deocc_engines.completion import Priority
 from deocc_engines.errors import Cancelled, DeadlineExceeded, EngineFailure, Unavailable
 from deocc_engines.guidance import Rows
+from deocc_engines.jobs import Job, Run
 
 
 def proceed() -> None:

@@ -79,7 +79,9 @@ def test_a_sample_may_be_the_mean_of_draws(deoccluder: Deoccluder, photo: Photo,
 
 
 def test_cost_counts_the_draws_of_the_last_stage(deoccluder: Deoccluder) -> None:
-    rows = deoccluder.completer.rows
+    def rows(options: CompletionOptions) -> int:
+        return deoccluder.completer.cost(options).rows
+
     one = CompletionOptions(steps=4, local_strength=1.0, draws=1)
     assert rows(replace(one, draws=3)) == rows(one) * 2  # 4 + 3 x 4
     assert rows(replace(one, draws=3, local_strength=0.0)) == 12

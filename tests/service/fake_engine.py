@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deocc_engines.batcher import Run, StepBatcher
+from deocc_engines.batcher import StepBatcher
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
@@ -31,6 +31,7 @@ from deocc_engines.completion import (
 )
 from deocc_engines.errors import InvalidOption
 from deocc_engines.guidance import Rows
+from deocc_engines.jobs import Run
 from deocc_engines.mask import bounding_box
 from deocc_engines.prompt import Prompt
 
