@@ -3,13 +3,17 @@
 python -m tests.trials.broken local|ray SWITCH --http-port 8100 --grpc-port 9100
 
 The file SWITCH says what is broken: `raise` (every denoising step raises), `nan` (every step gives NaN), or a number:
-seconds that the wall clock of this process is ahead. Without it nothing is.
+seconds that the wall clock of this process is ahead. Without it nothing is. On Ray, SIGUSR1 deploys a new version in
+the place of the one that runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +74,21 @@ def main() -> None:
     from deocc_service.settings import Settings
     from tests.trials.broken import BreakableLoad  # not that of __main__, which replicas do not have
 
-    settings = Settings.read(http_port=options.http_port, grpc_port=options.grpc_port)
-    serve(settings, options.host == "local", BreakableLoad(bundle_loader(settings), options.switch))
+    images = tempfile.mkdtemp(prefix="deocc-images-")  # one for both versions
+    settings = Settings.read(http_port=options.http_port, grpc_port=options.grpc_port, image_dir=images)
+    load = BreakableLoad(bundle_loader(settings), options.switch)
+
+    def deploy() -> None:
+        from ray import serve
+
+        from deocc_service.app import bind
+        from deocc_service.proxy import APP
+
+        newer = settings.model_copy(update={"segment_queue": settings.segment_queue + 1})
+        serve.run(bind(newer, load), name=APP)
+
+    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=deploy).start())
+    serve(settings, options.host == "local", load)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from tests.trials.service import EXAMPLES, Service, Work, mixed_work, serving
 
 IN_FLIGHT = 8
 BEGUN = 0.7  # seconds after which something breaks: with eight requests on two cores, amid the work
-
+REPLACED = 120.0  # seconds within which a new version has taken over
 
 SWITCH = Path(tempfile.gettempdir()) / f"deocc-broken-{os.getpid()}"
 
@@ -92,6 +92,19 @@ def _vanish(service: Service) -> None:
     client.wait()
 
 
+def _new_version(service: Service) -> None:
+    """Every replica is replaced while somebody asks all along, and nothing that was asked is lost."""
+    first = mixed_work(1)[0]
+    before = set(service.processes("ray::ServeReplica:deocc:"))
+    service.process.send_signal(signal.SIGUSR1)
+    end = time.monotonic() + REPLACED
+    with service.client(retries=0) as client:
+        while before & set(service.processes("ray::ServeReplica:deocc:")):
+            first.ask(client)
+            if time.monotonic() > end:
+                raise SystemExit(f"the old version is still there after {REPLACED:g} s")
+
+
 FAULTS: dict[str, dict[str, Fault]] = {
     "ray": {
         "completer": _kill("ServeReplica:deocc:Completer"),
@@ -102,6 +115,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "step raises": _broken("raise", 0.1),
         "step gives NaN": _broken("nan", 0.1),
         "disk full": _disk_full,
+        "new version": _new_version,
         "sigterm": _terminate,  # the last one: there is nothing after it
     },
     "local": {
