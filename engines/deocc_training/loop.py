@@ -42,7 +42,9 @@ class LoopOptions:
     weight_decay: float = 0.01
     seed: int = 0
     device: str = "cpu"  # or "cuda"
-    minutes: float | None = None  # if given, the run ends and the rate falls by the clock, not by `steps`
+    # If given, the run ends by the clock, too, and the rate falls by it instead of by `steps`. All time that `out` was
+    # trained for counts, that of earlier runs as well.
+    minutes: float | None = None
     threads: int = 2
     checkpoint_seconds: float = 180.0
     sheet_steps: int = 500
@@ -63,8 +65,9 @@ class Recipe(Protocol):
 
 
 def train(recipe: Recipe, options: LoopOptions) -> None:
-    """Trains until `options.steps`; SIGTERM and SIGINT save and return.
+    """Trains until `options.steps` are done or `options.minutes` are over; SIGTERM and SIGINT save and return.
 
+    Where that is so from the beginning, everything stays as it is.
     Step k draws its batch with a generator seeded by (seed, k), so an interrupted run sees what an
     uninterrupted one would have seen.
     """
@@ -80,6 +83,9 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
     )
     first, warm, spent = _resume(options.out, module, ema, optimiser, options.device)
+    if _over(first, sum(spent.values()), options):
+        tqdm.write(f"nothing left to train in {options.out}: step {first}, {sum(spent.values()):.0f} s")
+        return
     averaged = [value for value in ema.state_dict().values() if value.is_floating_point()]
     current = [value for value in module.state_dict().values() if value.is_floating_point()]
     stopping = _until_signalled()
@@ -113,7 +119,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
             means = _log(options.out, step + 1, seconds, rate, figures)
             bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
             figures.clear()
-        last = step + 1 == options.steps or stopping() or seconds >= _limit(options)
+        last = stopping() or _over(step + 1, seconds, options)
         if (step + 1) % options.sheet_steps == 0 or last:
             _draw(recipe, ema, options, step + 1)
         if last or now - saved > options.checkpoint_seconds:
@@ -129,6 +135,10 @@ def _attention(device: str) -> AbstractContextManager[None]:
     return context
 
 
+def _over(step: int, seconds: float, options: LoopOptions) -> bool:
+    return step >= options.steps or seconds >= _limit(options)
+
+
 def _limit(options: LoopOptions) -> float:
     return float("inf") if options.minutes is None else 60 * options.minutes
 
@@ -142,7 +152,7 @@ def load_ema(out: Path, module: nn.Module) -> nn.Module:
 def _schedule(step: int, updates: int, seconds: float, options: LoopOptions) -> float:
     rise = min(1.0, (updates + 1) / options.warmup)
     left = 1 - step / options.steps if options.minutes is None else 1 - seconds / _limit(options)
-    return rise * min(1.0, left / max(options.decay, 1 / options.steps))
+    return rise * min(1.0, max(0.0, left) / max(options.decay, 1 / options.steps))
 
 
 def _resume(

@@ -57,6 +57,18 @@ def test_without_moments_it_warms_up_anew(options: LoopOptions) -> None:
     assert line["rate"] == pytest.approx(0.05 * 50 / 100)
 
 
+def test_what_is_over_stays_as_it_is(options: LoopOptions) -> None:
+    module = Line().module
+    options.out.mkdir()
+    save(options.out, 50, {"cpu": 40.0, "cuda": 20.0}, module, module)
+    saved = (options.out / "state.pt").read_bytes()
+    train(Line(), replace(options, minutes=1.0))
+    train(Line(), replace(options, steps=50))
+    assert (options.out / "state.pt").read_bytes() == saved
+    train(Line(), replace(options, steps=51, minutes=2.0))
+    assert (options.out / "state.pt").read_bytes() != saved
+
+
 def test_it_learns_and_leaves_figures_and_sheets(options: LoopOptions) -> None:
     train(Line(), replace(options, steps=400))
     lines = [json.loads(line) for line in (options.out / "stats.jsonl").read_text().splitlines()]
