@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -246,6 +247,11 @@ def _run(stage: Stage, limit: float) -> Outcome:
                     sys.stderr.write(line)
                     said.append(line.rstrip())
             ok = process.wait() == 0
+        except BaseException:  # Ctrl+C does not reach a session of its own
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
         finally:
             alarm.cancel()
         out.seek(0)

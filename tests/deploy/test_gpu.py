@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -46,6 +47,16 @@ def test_the_time_limit_ends_a_stage_with_its_children_and_skips_the_rest() -> N
     assert time.perf_counter() - started < 30
     assert states(outcomes) == {"hangs": "failed", "parity cuda": "skipped"}
     assert "the time for all stages was over" in outcomes[0].said[-1]
+
+
+def test_an_interrupt_ends_the_stage_at_work(tmp_path: Path) -> None:
+    own = tmp_path / "pid"
+    interrupts = "import os, pathlib, signal, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
+    interrupts += "; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        list(run_stages([Stage("interrupts", (sys.executable, "-c", interrupts, str(own)))]))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(own.read_text()), 0)
 
 
 def test_the_report_tells_a_failure_from_what_was_skipped_for_it(tmp_path: Path) -> None:
