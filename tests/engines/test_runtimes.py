@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,11 @@ import torch
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import calls_of, load_networks
+from deocc_engines.errors import Unavailable
 from deocc_engines.runtimes import Runtime, reference
 from deocc_engines.runtimes.onnx import OnnxCompiler
 from deocc_engines.runtimes.openvino import OpenvinoCompiler
+from deocc_engines.runtimes.selection import expected_here, runtime_of
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,19 @@ def test_converted_networks_are_kept(calls: dict, cache: Path) -> None:
     written = file.stat().st_mtime_ns
     assert torch.equal(OpenvinoCompiler(cache, streams=1)("denoise", calls["denoise"])(*row), first)
     assert file.stat().st_mtime_ns == written
+
+
+def test_without_openvino_torch_runs_and_says_so(
+    bundle: Bundle, calls: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "deocc_engines.runtimes.openvino")
+    with caplog.at_level(logging.WARNING):
+        assert runtime_of(bundle, calls, "auto", 1).name == expected_here() == reference.NAME
+    assert "NOT running on OpenVINO" in caplog.text
+    with pytest.raises(Unavailable, match="openvino is not installed"):
+        runtime_of(bundle, calls, "openvino", 1)
 
 
 @pytest.mark.slow

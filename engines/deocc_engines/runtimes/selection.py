@@ -8,7 +8,6 @@ compared is left aside.
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -112,10 +111,11 @@ class _Gate:
 
 
 def _cpu(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate) -> Runtime:
-    if find_spec("openvino") is None:
-        log.warning("NOT running on OpenVINO, which is not installed, but on the slower torch")
+    try:
+        return _openvino(bundle, calls, streams, gate)
+    except Unavailable as error:
+        log.warning("NOT running on OpenVINO, but on the slower torch: %s", error.message)
         return _torch(calls, gate)
-    return _openvino(bundle, calls, streams, gate)
 
 
 def _torch(calls: dict[str, Call], gate: _Gate) -> Runtime:
