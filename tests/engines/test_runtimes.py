@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deocc_engines.bundle import Bundle
+from deocc_engines.compile.build import CompileOptions, compile_bundle
 from deocc_engines.components import calls_of, load_networks
 from deocc_engines.errors import Unavailable
 from deocc_engines.runtimes import Runtime, reference
@@ -57,7 +58,7 @@ def test_converted_networks_are_kept(calls: dict, cache: Path) -> None:
     assert file.stat().st_mtime_ns == written
 
 
-def test_without_openvino_torch_runs_and_says_so(
+def test_without_openvino_it_is_said_and_torch_runs(
     bundle: Bundle, calls: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -66,8 +67,10 @@ def test_without_openvino_torch_runs_and_says_so(
     with caplog.at_level(logging.WARNING):
         assert runtime_of(bundle, calls, "auto", 1).name == expected_here() == reference.NAME
     assert "NOT running on OpenVINO" in caplog.text
-    with pytest.raises(Unavailable, match="openvino is not installed"):
+    with pytest.raises(Unavailable, match=r"openvino is not installed; .*serve"):
         runtime_of(bundle, calls, "openvino", 1)
+    with pytest.raises(Unavailable, match=r"openvino is not installed; .*serve"):
+        compile_bundle(bundle, CompileOptions("openvino"))
 
 
 @pytest.mark.slow

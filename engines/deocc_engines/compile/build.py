@@ -26,6 +26,7 @@ from deocc_engines.compile.plans import FLAGS, MODULES, Profile, build_plan, bui
 from deocc_engines.compile.precision import KEPT, narrow
 from deocc_engines.components import Call, calls_of, load_networks
 from deocc_engines.errors import InvalidBundle, InvalidOption
+from deocc_engines.extras import extra
 from deocc_engines.folders import cache_folder
 from deocc_engines.limits import Limits
 
@@ -129,8 +130,8 @@ class _Build:
         if self._builder:
             self._version = self._builder.version
         elif options.target == "openvino":
-            from deocc_engines.runtimes.openvino import version_here
-
+            with extra("serve"):
+                from deocc_engines.runtimes.openvino import version_here
             self._version = version_here().rpartition("-")[2]
         else:
             self._version = onnx.__version__.split("-")[0]

@@ -18,6 +18,7 @@ from deocc_engines.compile.listing import Artefact
 from deocc_engines.compile.verdicts import Verdicts, verdicts_file
 from deocc_engines.components import Call
 from deocc_engines.errors import DeoccError, InvalidBundle, Unavailable
+from deocc_engines.extras import extra
 from deocc_engines.folders import cache_folder
 from deocc_engines.runtimes import Runtime, cuda, reference
 from deocc_engines.runtimes.card import MODULES, card_here
@@ -60,8 +61,9 @@ def expected_here() -> str:
     if torch.cuda.is_available():
         return f"tensorrt or {cuda.NAME}"
     try:
-        from deocc_engines.runtimes.openvino import runtime_here
-    except ImportError:
+        with extra("serve"):
+            from deocc_engines.runtimes.openvino import runtime_here
+    except Unavailable:
         return reference.NAME
     return runtime_here()
 
@@ -123,10 +125,8 @@ def _torch(calls: dict[str, Call], gate: _Gate) -> Runtime:
 
 
 def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate) -> Runtime:
-    try:
+    with extra("serve"):
         from deocc_engines.runtimes.openvino import OpenvinoCompiler, runtime_here, version_here
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed; pip install 'deocc[serve]' brings it") from error
     name, version = runtime_here(), version_here().rpartition("-")[2]
     artefacts = bundle.compiled.of("openvino")
     for other in {artefact.runtime for artefact in artefacts} - {version_here()}:
@@ -139,11 +139,9 @@ def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate)
 
 
 def _onnx(bundle: Bundle, calls: dict[str, Call], gate: _Gate) -> Runtime:
-    try:
+    with extra("export"):
         from deocc_engines.compile.export import graphs_folder
         from deocc_engines.runtimes.onnx import OnnxCompiler, version_here
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed; pip install 'deocc[export]' brings it") from error
     artefacts = bundle.compiled.of("onnx")
     dtype = next((artefact.dtype for artefact in artefacts if artefact.call == "denoise"), "f32")
     name, version = f"onnx-{dtype}", version_here()
