@@ -20,7 +20,7 @@ from deocc_training.splits import split_of
 
 __all__ = ["render"]
 
-DEVICES = {"cpu": "two shared CPU cores", "cuda": "a GPU (NVIDIA H200), shared by two trainings"}
+DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}  # "cuda": runs that recorded no name
 SHOWN = 24  # scenes on the sheet: the first ones, as they come
 
 COLUMNS = {
@@ -145,7 +145,8 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
 
 
 def _times(hours: dict[str, float]) -> str:
-    return ", ".join(f"{60 * value:.1f} min on {DEVICES.get(device, device)}" for device, value in hours.items())
+    places = {device: DEVICES.get(device, f"a GPU ({device})") for device in hours}
+    return ", ".join(f"{60 * value:.1f} min on {places[device]}" for device, value in hours.items())
 
 
 def _table(summary: dict[str, dict[str, float]]) -> str:

@@ -88,6 +88,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         return
     averaged = [value for value in ema.state_dict().values() if value.is_floating_point()]
     current = [value for value in module.state_dict().values() if value.is_floating_point()]
+    device = "cpu" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
     stopping = _until_signalled()
     saved = before = time.monotonic()
     figures: list[Figures] = []
@@ -112,7 +113,7 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         figures.append({**figure, "loss": loss.detach(), "norm": norm})
         now = time.monotonic()
         took = min(now - before, LONGEST_STEP)  # a machine that slept did not train
-        spent[options.device] = spent.get(options.device, 0.0) + took
+        spent[device] = spent.get(device, 0.0) + took
         seconds += took
         before = now
         if (step + 1) % 50 == 0:
@@ -187,7 +188,7 @@ def save(
     """Writes what `train` resumes from; without an optimiser its moments start anew there.
 
     Args:
-        seconds: trained so far, by device.
+        seconds: trained so far, by the device's name: "cpu", or what CUDA calls it ("cuda" in older runs).
     """
     progress = {"step": step, "seconds": dict(seconds)}
     moments = {"optimiser": optimiser.state_dict()} if optimiser else {}
