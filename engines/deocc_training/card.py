@@ -119,7 +119,7 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
     trained = [f"| {name} | {run['steps']:,} | {_times(run['hours'])} |" for name, run in manifest["trained"].items()]
     unet, vae = bundle.config("unet"), AutoencoderConfig(**bundle.config("vae"))
     presets = [
-        f"`{name}` ({p.steps} steps a stage, {p.draws} draws, image guidance {p.guidance_image:g}, "
+        f"`{name}` ({p.steps} steps a stage, {p.draws} draw{'s' * (p.draws > 1)}, image guidance {p.guidance_image:g}, "
         f"text guidance {p.guidance_text:g})"
         for name, p in bundle.presets().items()
     ]
