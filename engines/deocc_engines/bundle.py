@@ -56,7 +56,7 @@ class EngineInfo:
 
     Attributes:
         engine_id: name and content hash of the bundle.
-        runtimes: by component; empty until the engine is loaded.
+        runtimes: by call, e.g. "denoise"; empty until the engine is loaded.
         window: pixels along each side of the completer's input.
         presets: by name, the default one first.
         path: of the bundle on this machine.

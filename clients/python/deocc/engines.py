@@ -47,7 +47,7 @@ class Engine:
     name: str
     licence: str
     commercial_use: bool
-    runtimes: Mapping[str, str]  # runtime by component
+    runtimes: Mapping[str, str]  # by call of a network, e.g. "denoise"
     is_default: bool
     window: int  # pixels along each side of the completer's window
     default_preset: str

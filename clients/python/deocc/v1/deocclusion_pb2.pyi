@@ -464,7 +464,9 @@ class CompleteOptions(google.protobuf.message.Message):
     output: global___Output.ValueType
     mask_encoding: global___MaskEncoding.ValueType
     preset: builtins.str
-    """Which of the engine's presets stands for steps, guidance and strength that are unset. Empty: the engine's default."""
+    """Which of the engine's presets stands for steps, guidance, strength and draws that are unset. Empty: the engine's
+    default.
+    """
     priority: global___Priority.ValueType
     draws: builtins.int
     """Each sample is the mean of so many independent draws: likelier shapes and colours, less variety. Unset: the
@@ -746,7 +748,7 @@ global___CompleteStreamResponse = CompleteStreamResponse
 
 @typing.final
 class Timings(google.protobuf.message.Message):
-    """Seconds by stage, e.g. "decode", "embed", "segment", "complete", "encode"."""
+    """Seconds by stage: "wait", "decode", "segment", "complete" and "encode", as far as there were such."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -862,7 +864,7 @@ class Engine(google.protobuf.message.Message):
     """Pixels along each side of the completer's window."""
     @property
     def runtimes(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Runtime by component, e.g. {"unet": "openvino-bf16"}."""
+        """Runtime by call of a network, e.g. {"denoise": "openvino-bf16"}."""
 
     @property
     def defaults(self) -> global___CompleteOptions:
@@ -872,7 +874,7 @@ class Engine(google.protobuf.message.Message):
     def limits(self) -> global___Limits: ...
     @property
     def presets(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, global___CompleteOptions]:
-        """By name; steps, guidance and strength are set."""
+        """By name; steps, guidance, strength and draws are set."""
 
     def __init__(
         self,
