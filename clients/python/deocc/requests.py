@@ -164,7 +164,7 @@ def _numbers(values: Sequence[float], lengths: tuple[int, ...], what: str, field
         raise InvalidPrompt(what, field=field) from error
     if len(numbers) not in lengths:
         raise InvalidPrompt(what, field=field)
-    if not all(math.isfinite(number) for number in numbers):  # JSON has no such numbers
+    if not all(math.isfinite(number) for number in numbers):
         raise InvalidPrompt("coordinates must be finite numbers", field=field)
     return numbers
 
