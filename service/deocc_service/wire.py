@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from jaxtyping import Bool
@@ -26,7 +26,7 @@ STAGES = {
     completion.Stage.GLOBAL: pb.STAGE_GLOBAL,
     completion.Stage.LOCAL: pb.STAGE_LOCAL,
 }
-OPTIONAL = ("num_samples", "steps", "guidance_image", "guidance_text", "local_strength", "draws", "keep_visible")
+OPTIONAL: Final = ("num_samples", "steps", "guidance_image", "guidance_text", "local_strength", "draws", "keep_visible")
 PRIORITIES = {
     pb.PRIORITY_UNSPECIFIED: completion.Priority.NORMAL,
     pb.PRIORITY_LOW: completion.Priority.LOW,
@@ -111,19 +111,7 @@ def options_from_wire(request: pb.CompleteStreamRequest, limits: Limits) -> comp
     check_enums(message.mask_encoding, message.output, at="options.")
     if message.priority not in PRIORITIES:
         raise InvalidOption("no such priority", field="options.priority")
-    given = {
-        name: getattr(message, name)
-        for name in (
-            "num_samples",
-            "steps",
-            "guidance_image",
-            "guidance_text",
-            "local_strength",
-            "draws",
-            "keep_visible",
-        )
-        if message.HasField(name)
-    }
+    given = {name: getattr(message, name) for name in OPTIONAL if message.HasField(name)}
     options = completion.CompletionOptions(
         text=message.text,
         preset=message.preset,
