@@ -96,16 +96,10 @@ class Segmenter:
         image = torch.from_numpy(normalised(pixels, self._image_size))[None]
         return Embedding(self._runtime.encode(image), (pixels.shape[1], pixels.shape[0]))
 
-    def segment(self, embedding: Embedding, prompt: Prompt) -> tuple[ModalMask, ...]:
-        """Candidates, best predicted IoU first: up to three for one point, one for any other prompt.
-
-        Raises:
-            InvalidPrompt: the model sees no object there.
-        """
-        return self.segment_all(embedding, (prompt,))[0]
-
     def segment_all(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
-        """`segment` of several prompts for one image; those of as many tokens are decoded in one batch.
+        """Candidates of each prompt, best predicted IoU first: up to three for one point, one for any other prompt.
+
+        Prompts of as many tokens are decoded in one batch.
 
         Raises:
             InvalidPrompt: the model sees no object at one of them.
