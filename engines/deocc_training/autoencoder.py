@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig
+from deocc_engines.window import Window
 from deocc_training.bank import SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.sheets import grid
 from deocc_training.views import Views, Warp, cut
-from deocc_training.windows import local_window, whole_window
+from deocc_training.windows import local_window
 
 __all__ = ["MINI", "SIZE", "AutoencoderRecipe", "calibrated", "pretrained", "signed", "whole"]
 
@@ -86,7 +87,7 @@ class AutoencoderRecipe:
         """Of every view one of the three pictures that pass through the autoencoder: x, x∘m or the target."""
         picked = self._scenes.draw(rng, batch)
         windows = [
-            whole_window(*size, self._size) if rng.random() < 0.5 else local_window(boxes[1], *size, self._size, rng)
+            Window.whole(*size, self._size) if rng.random() < 0.5 else local_window(boxes[1], *size, self._size, rng)
             for size, boxes in zip(picked.extents, picked.boxes, strict=True)
         ]
         seen = cut(picked, windows, Warp.draw(rng, batch, picked.labels.device))
@@ -99,7 +100,7 @@ class AutoencoderRecipe:
 def whole(scenes: SceneBank, indices: np.ndarray, size: int) -> Views:
     """Whole scenes."""
     picked = scenes.pick(indices)
-    return cut(picked, [whole_window(*extent, size) for extent in picked.extents])
+    return cut(picked, [Window.whole(*extent, size) for extent in picked.extents])
 
 
 @torch.no_grad()

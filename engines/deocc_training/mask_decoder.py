@@ -26,7 +26,7 @@ from deocc_training.bank import Picked, SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.sheets import grid
 from deocc_training.views import Warp, cut
-from deocc_training.windows import local_window, whole_window
+from deocc_training.windows import local_window
 
 __all__ = ["MaskDecoderRecipe"]
 
@@ -81,7 +81,7 @@ class MaskDecoderRecipe:
 
     def _whole_or_local(self, picked: Picked, rng: Generator) -> list[Window]:
         return [
-            whole_window(*extent, self._size)
+            Window.whole(*extent, self._size)
             if rng.random() < 0.4
             else local_window(boxes[1], *extent, self._size, rng)
             for boxes, extent in zip(picked.boxes, picked.extents, strict=True)

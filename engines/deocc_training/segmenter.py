@@ -29,7 +29,6 @@ from deocc_training.bank import Picked, SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.sheets import grid
 from deocc_training.views import Warp, nearest, pictures
-from deocc_training.windows import whole_window
 
 __all__ = ["MINI", "SegmenterRecipe"]
 
@@ -172,7 +171,7 @@ class SegmenterRecipe:
     def _batch(self, picked: Picked, rng: Generator, warp: Warp | None) -> tuple[Tensor, Tensor, Tensor]:
         """Images, the masks asked for (PROMPTS an image) and the instance of each of the affinity's places."""
         size, count = self._config.image_size, len(picked.labels)
-        whole = [whole_window(*extent, size) for extent in picked.extents]
+        whole = [Window.whole(*extent, size) for extent in picked.extents]
         if warp is not None:  # nearer and farther, so that objects of all sizes are met
             whole = [zoomed(window, rng) if rng.random() < ZOOMED else window for window in whole]
         image, covered = pictures(picked, whole, warp)

@@ -7,16 +7,11 @@ from numpy.random import Generator
 from deocc_engines.prompt import Box
 from deocc_engines.window import Window
 
-__all__ = ["GLOBAL_MARGIN", "global_window", "local_window", "whole_window"]
+__all__ = ["GLOBAL_MARGIN", "global_window", "local_window"]
 
 GLOBAL_MARGIN = 2.0  # side of the global window over the longer side of the modal box
 # Windows are placed around boxes that err: training sees them displaced and resized by as much.
 BOX_JITTER = 0.08
-
-
-def whole_window(width: int, height: int, size: int) -> Window:
-    """The whole scene."""
-    return Window.whole(width, height, size)
 
 
 def global_window(modal: Box, width: int, height: int, size: int, rng: Generator | None = None) -> Window:
