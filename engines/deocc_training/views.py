@@ -70,20 +70,12 @@ class Warp:
 
 def cut(picked: Picked, windows: Sequence[Window], warp: Warp | None = None) -> Views:
     """One window of each scene, all of one size, as `Window.take` cuts it; warped if wanted."""
-    rows, columns = (_resampling(edges, SIDE) for edges in _edges(picked, windows, warp, windows[0].size))
+    rows, columns, covered = _frame(picked, windows, warp)
     assert picked.target is not None
-    inside_y, inside_x = picked.inside()
     alpha = picked.target[..., 3:].float() / 255
-    layers = [
-        picked.image.float() / 255 * (inside_y[:, :, None] * inside_x[:, None, :])[..., None],
-        picked.target[..., :3].float() / 255 * alpha,
-        picked.modal[..., None].float(),
-        alpha,
-    ]
+    layers = [_shown(picked), picked.target[..., :3].float() / 255 * alpha, picked.modal[..., None].float(), alpha]
     seen = _share(torch.cat(layers, dim=3).permute(0, 3, 1, 2), rows, columns)
-    covered = (rows @ inside_y[:, :, None]) @ (columns @ inside_x[:, :, None]).transpose(1, 2)  # by the picture
     image, target, modal, alpha = torch.split(seen, [3, 3, 1, 1], dim=1)
-    covered = covered[:, None]
     if warp is not None:
         image, target = (_lit(colour, part, warp) for colour, part in ((image, covered), (target, alpha)))
     return Views(
@@ -119,11 +111,8 @@ def pictures(
     picked: Picked, windows: Sequence[Window], warp: Warp | None = None
 ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 1 s s"]]:
     """The images alone, in [0, 1] and 0 where the picture ends, and where it does not."""
-    rows, columns = (_resampling(edges, SIDE) for edges in _edges(picked, windows, warp, windows[0].size))
-    inside_y, inside_x = picked.inside()
-    layers = picked.image.float() / 255 * (inside_y[:, :, None] * inside_x[:, None, :])[..., None]
-    image = _share(layers.permute(0, 3, 1, 2), rows, columns)
-    covered = ((rows @ inside_y[:, :, None]) @ (columns @ inside_x[:, :, None]).transpose(1, 2))[:, None]
+    rows, columns, covered = _frame(picked, windows, warp)
+    image = _share(_shown(picked).permute(0, 3, 1, 2), rows, columns)
     return (image if warp is None else _lit(image, covered, warp)), covered
 
 
@@ -138,6 +127,22 @@ def nearest(
     values = picked.labels if of is None else of
     found = values.gather(1, y[:, :, None].expand(-1, -1, SIDE)).gather(2, x[:, None, :].expand(-1, size, -1))
     return found * (seen_y[:, :, None] & seen_x[:, None, :])
+
+
+def _frame(
+    picked: Picked, windows: Sequence[Window], warp: Warp | None
+) -> tuple[Float[Tensor, "b s e"], Float[Tensor, "b s e"], Float[Tensor, "b 1 s s"]]:
+    """What the windows' pixels take of rows and of columns, and their share that the picture covers."""
+    rows, columns = (_resampling(edges, SIDE) for edges in _edges(picked, windows, warp, windows[0].size))
+    inside_y, inside_x = picked.inside()
+    covered = (rows @ inside_y[:, :, None]) @ (columns @ inside_x[:, :, None]).transpose(1, 2)
+    return rows, columns, covered[:, None]
+
+
+def _shown(picked: Picked) -> Float[Tensor, "b e e 3"]:
+    """The images, in [0, 1] and 0 where the picture ends."""
+    inside_y, inside_x = picked.inside()
+    return picked.image.float() / 255 * (inside_y[:, :, None] * inside_x[:, None, :])[..., None]
 
 
 def _edges(
