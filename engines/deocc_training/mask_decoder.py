@@ -120,6 +120,8 @@ def main(
     words: Annotated[Path | None, typer.Option(help="the denoiser's words")] = None,
 ) -> None:
     """Trains deocc-mini's mask decoder; the same command resumes."""
+    if (denoiser is None) != (words is None):
+        raise typer.BadParameter("--denoiser and --words go together")
     vae = pretrained(autoencoder)
     source = Denoiser(denoiser, words, device) if denoiser is not None and words is not None else None
     recipe = MaskDecoderRecipe(*open_banks(train_scenes, test_scenes, device), vae, denoiser=source)
