@@ -149,9 +149,8 @@ def _fits(value: dict[str, Any], descriptor: Descriptor) -> bool:
 @asynccontextmanager
 async def read_form(request: Request, limit: int) -> AsyncIterator[FormData]:
     """A multipart form, its files in memory: starlette's own reader would put them on disk."""
-    body = b"".join(
-        [chunk async for chunk in chunks(request, limit)]
-    )  # whole: a cut stream would leak the parser's files
+    # Whole: a cut stream would leak the parser's files.
+    body = b"".join([chunk async for chunk in chunks(request, limit)])
     parser = MultiPartParser(
         request.headers, _once(body), max_files=2, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
     )

@@ -28,9 +28,8 @@ class PhotoCache:
             if image_id in self._kept:
                 self._kept.move_to_end(image_id)
                 return self._kept[image_id]
-        photo = decode_image(
-            content, self._limits, image_id=image_id
-        )  # outside the lock: two at once decode twice, and nobody waits
+        # Outside the lock: two at once decode twice, and nobody waits.
+        photo = decode_image(content, self._limits, image_id=image_id)
         with self._lock:
             if photo.pixels.nbytes <= self._max_bytes and image_id not in self._kept:
                 self._kept[image_id] = photo

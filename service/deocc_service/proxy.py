@@ -55,9 +55,8 @@ SERVE_ERRORS = {
     grpc.StatusCode.UNAVAILABLE: Unavailable("the service is not ready"),
     # The edge never raises: it died, and another one is being started.
     grpc.StatusCode.INTERNAL: Unavailable("a part of the service was lost; the same request may be sent again"),
-    grpc.StatusCode.NOT_FOUND: Unavailable(
-        "the service is not ready"
-    ),  # the application is not deployed yet, or no more
+    # The application is not deployed yet, or no more.
+    grpc.StatusCode.NOT_FOUND: Unavailable("the service is not ready"),
 }
 
 
