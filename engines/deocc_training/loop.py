@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -89,45 +89,45 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     averaged = [value for value in ema.state_dict().values() if value.is_floating_point()]
     current = [value for value in module.state_dict().values() if value.is_floating_point()]
     device = "cpu" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
-    stopping = _until_signalled()
     saved = before = time.monotonic()
     figures: list[Figures] = []
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, mininterval=5.0)
-    for step in bar:
-        seconds = sum(spent.values())
-        rate = options.learning_rate * _schedule(step, step - warm, seconds, options)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([options.seed, step])
-        torch.manual_seed(options.seed * 1_000_003 + step)
-        with _attention(options.device):
-            with torch.autocast(options.device, torch.bfloat16):
-                loss, figure = recipe.loss(rng, options.batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(trained, options.clip)
-        # One bad batch must not end a run of hours: the optimiser skips it.
-        optimiser.grad_scale, optimiser.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-        optimiser.step()
-        torch._foreach_lerp_(averaged, current, 1 - min(options.ema, (step + 1) / (step + 10)))
-        figures.append({**figure, "loss": loss.detach(), "norm": norm})
-        now = time.monotonic()
-        took = min(now - before, LONGEST_STEP)  # a machine that slept did not train
-        spent[device] = spent.get(device, 0.0) + took
-        seconds += took
-        before = now
-        if (step + 1) % 50 == 0:
-            means = _log(options.out, step + 1, seconds, rate, figures)
-            bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
-            figures.clear()
-        last = stopping() or _over(step + 1, seconds, options)
-        if (step + 1) % options.sheet_steps == 0 or last:
-            _draw(recipe, ema, options, step + 1)
-        if last or now - saved > options.checkpoint_seconds:
-            save(options.out, step + 1, spent, module, ema, optimiser)
-            saved = now
-        if last:
-            break
+    with _signals() as stopping:
+        for step in bar:
+            seconds = sum(spent.values())
+            rate = options.learning_rate * _schedule(step, step - warm, seconds, options)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            rng = np.random.default_rng([options.seed, step])
+            torch.manual_seed(options.seed * 1_000_003 + step)
+            with _attention(options.device):
+                with torch.autocast(options.device, torch.bfloat16):
+                    loss, figure = recipe.loss(rng, options.batch)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(trained, options.clip)
+            # One bad batch must not end a run of hours: the optimiser skips it.
+            optimiser.grad_scale, optimiser.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+            optimiser.step()
+            torch._foreach_lerp_(averaged, current, 1 - min(options.ema, (step + 1) / (step + 10)))
+            figures.append({**figure, "loss": loss.detach(), "norm": norm})
+            now = time.monotonic()
+            took = min(now - before, LONGEST_STEP)  # a machine that slept did not train
+            spent[device] = spent.get(device, 0.0) + took
+            seconds += took
+            before = now
+            if (step + 1) % 50 == 0:
+                means = _log(options.out, step + 1, seconds, rate, figures)
+                bar.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
+                figures.clear()
+            last = stopping() or _over(step + 1, seconds, options)
+            if (step + 1) % options.sheet_steps == 0 or last:
+                _draw(recipe, ema, options, step + 1)
+            if last or now - saved > options.checkpoint_seconds:
+                save(options.out, step + 1, spent, module, ema, optimiser)
+                saved = now
+            if last:
+                break
 
 
 def _attention(device: str) -> AbstractContextManager[None]:
@@ -216,8 +216,14 @@ def _draw(recipe: Recipe, ema: nn.Module, options: LoopOptions, step: int) -> No
     Image.fromarray(picture).save(sheets / f"{step:07d}.png")
 
 
-def _until_signalled() -> Callable[[], bool]:
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT came; afterwards they do again what they did before."""
     received: list[int] = []
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, _frame: received.append(number))
-    return lambda: bool(received)
+    kinds = signal.SIGTERM, signal.SIGINT
+    before = [signal.signal(kind, lambda number, _frame: received.append(number)) for kind in kinds]
+    try:
+        yield lambda: bool(received)
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_without_moments_it_warms_up_anew(options: LoopOptions) -> None:
     assert line["step"] == 100
     assert line["seconds"] >= 7
     assert line["rate"] == pytest.approx(0.05 * 50 / 100)
+
+
+class Ended(Line):
+    """Is told to end at its first step."""
+
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
+        signal.raise_signal(signal.SIGTERM)
+        return super().loss(rng, batch)
+
+
+def test_a_signal_ends_the_training_after_the_step_and_nothing_else(options: LoopOptions) -> None:
+    before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    train(Ended(), options)
+    assert torch.load(options.out / "state.pt", weights_only=True)["step"] == 1
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_what_is_over_stays_as_it_is(options: LoopOptions) -> None:
