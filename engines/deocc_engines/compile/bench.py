@@ -26,6 +26,7 @@ from deocc_engines.runtimes.selection import RuntimeName, runtime_of
 __all__ = ["Bench", "Timing", "bench_engine", "interleaved"]
 
 BATCHES = (1, 2, 4, 8)
+LONG = 0.2  # seconds that the parts of a round take at least
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,23 @@ def bench_engine(
 def interleaved(
     contenders: dict[tuple[str, str, int, int], Callable[[], object]], rounds: int, on_event: Callable[[str], None]
 ) -> dict[tuple[str, str, int, int], float]:
-    """The median seconds of each, all of them in turn, after one warm-up."""
+    """The median seconds of each, all of them in turn, after one warm-up.
+
+    What is short is run several times in a row, as steps are: otherwise it would be timed on the others' caches.
+    """
     seconds: dict[tuple[str, str, int, int], list[float]] = {key: [] for key in contenders}
+    repeats = dict.fromkeys(contenders, 1)
     for turn in range(rounds + 1):
         on_event(f"round {turn} of {rounds}" if turn else "warming up")
         for key, run in contenders.items():
             started = time.perf_counter()
-            run()
+            for _ in range(repeats[key]):
+                run()
+            took = (time.perf_counter() - started) / repeats[key]
             if turn:
-                seconds[key].append(time.perf_counter() - started)
+                seconds[key].append(took)
+            else:
+                repeats[key] = max(1, round(LONG / took))
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
@@ -165,8 +174,10 @@ def _timings(
         if name == "gemm":
             continue
         gflop = work[name] * rows * in_flight
+        # On a CPU the rows of one request run at once, as many as there are streams.
+        at_once = max(in_flight, min(rows, max(peak)))
         # What is exact is computed in float32: the peak of a narrower type says nothing of it.
-        comparable = runtime == served and not calls[name].exact
-        share = gflop / own / peak[in_flight] if comparable else None
+        comparable = runtime == served and not calls[name].exact and at_once in peak
+        share = gflop / own / peak[at_once] if comparable else None
         timings.append(Timing(name, runtime, rows, in_flight, own, gflop, share))
     return tuple(timings)

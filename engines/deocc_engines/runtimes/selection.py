@@ -53,7 +53,7 @@ def runtime_of(
         return _cuda(calls, gate, optimise=wanted == "cuda-compiled")
     if wanted == "torch":
         return _torch(calls, gate)
-    return _openvino(bundle, calls, streams, gate) if wanted == "openvino" else _onnx(bundle, calls, gate)
+    return _openvino(bundle, calls, streams, gate) if wanted == "openvino" else _onnx(bundle, calls, streams, gate)
 
 
 def expected_here() -> str:
@@ -138,7 +138,7 @@ def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate)
     return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted, streams))
 
 
-def _onnx(bundle: Bundle, calls: dict[str, Call], gate: _Gate) -> Runtime:
+def _onnx(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate) -> Runtime:
     with extra("export"):
         from deocc_engines.compile.export import graphs_folder
         from deocc_engines.runtimes.onnx import OnnxCompiler, version_here
@@ -147,7 +147,7 @@ def _onnx(bundle: Bundle, calls: dict[str, Call], gate: _Gate) -> Runtime:
     name, version = f"onnx-{dtype}", version_here()
     admitted = gate.admitted(artefacts, f"{name}@{version}")
     compiler = OnnxCompiler(graphs_folder(bundle.engine_id), gate.files(admitted, ".onnx"))
-    return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted))
+    return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted, streams))
 
 
 def _gpu(bundle: Bundle, calls: dict[str, Call], gate: _Gate) -> Runtime:
