@@ -19,6 +19,7 @@ from deocc_engines.image import encode_png
 from deocc_engines.prompt import Point, Prompt
 from deocc_service import metrics
 from deocc_service.admission import Admission, Place
+from deocc_service.memory import give_back
 from deocc_service.photos import PhotoCache
 from deocc_service.settings import Settings
 from deocc_service.slots import Slots
@@ -41,8 +42,7 @@ __all__ = ["Engine", "Load", "LocalEngine", "bundle_loader"]
 
 Load = Callable[[], "tuple[Deoccluder, EngineInfo]"]
 
-
-GAUGE_SECONDS = 5.0
+HOUSEKEEPING_SECONDS = 5.0
 
 
 class Engine(Protocol):
@@ -96,12 +96,13 @@ class LocalEngine:
 
         batcher.on_step = on_step
         self._deoccluder.embeddings.on_lookup = on_lookup
-        threading.Thread(target=self._gauge_always, name="gauges", daemon=True).start()
+        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
 
-    def _gauge_always(self) -> None:
+    def _keep_house(self) -> None:
         # Ray forgets a gauge that is not set for a while.
         self._gauge()
-        while not self._closed.wait(GAUGE_SECONDS):
+        while not self._closed.wait(HOUSEKEEPING_SECONDS):
+            give_back()
             self._gauge()
 
     def _gauge(self) -> None:
