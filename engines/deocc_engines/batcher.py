@@ -262,7 +262,9 @@ class StepBatcher:
             if job.error is not None:
                 for entry in job.entries:
                     entry.end()
-        left = [job for job in self._jobs if not job.over]
-        if len(left) < len(self._jobs):
-            self._jobs = left
+        over = [job for job in self._jobs if job.over]
+        if over:
+            self._jobs = [job for job in self._jobs if not job.over]
+            for job in over:
+                job.entries.clear()  # each of which knows the job: the cycle would keep results until it is found
             self._changed.notify_all()  # whoever waits for one of them

@@ -126,4 +126,4 @@ class Job(Generic[T]):
         """Of a job that is over; raises what ended it."""
         if self.error is not None:
             raise self.error
-        return [self.results[index] for index in range(len(self.entries))]
+        return [self.results[index] for index in sorted(self.results)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -294,6 +296,29 @@ def test_threads_share_the_work_and_wake_who_waits(samples: int, width: int) -> 
     runs = [run_of(index, 3, width=width) for index in range(samples)]
     assert batcher.run(runs, 3 * width, stop=proceed) == [expected(index, 3, width) for index in range(samples)]
     batcher.close()
+
+
+def test_what_a_run_gave_goes_with_its_last_user() -> None:
+    """At once: cycles are found late, and pictures are large."""
+
+    class Picture:
+        pass
+
+    def run() -> Run[Picture]:
+        x = torch.zeros(1)
+        yield Rows(x, x, x, x)
+        return Picture()
+
+    simulation = Simulation()
+    job = simulation.batcher.submit([run()], 1, stop=proceed)
+    simulation.until_idle()
+    gc.disable()
+    try:
+        picture = weakref.ref(job.result()[0])
+        del job
+        assert picture() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("asked", [0, 1, 2, 5])
