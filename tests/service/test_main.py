@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -35,7 +36,9 @@ def test_requests_are_logged_and_a_signal_lets_running_ones_end(local: bool, tmp
         subprocess.Popen(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=errors, text=True, env=environ
         ) as process,
+        ExitStack() as failed,
     ):
+        failed.callback(process.kill)  # otherwise what fails here would wait for it
         assert process.stdout is not None
         ready = process.stdout.readline()
         (page,) = re.findall(r"http://\S+:\d+", ready)[:1]
