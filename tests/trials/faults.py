@@ -192,11 +192,9 @@ def _tried(
         try:
             with service.client(number, retries=retries, timeout=120) as client:
                 outcome = "answered" if item.ask(client) == alone[item.key] else "wrong"
-        except deocc.DeoccError as error:
-            outcome = type(error).__name__
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-            outcome = "untyped"
+            outcome = type(error).__name__ if isinstance(error, deocc.DeoccError) else "untyped"
         with lock:
             outcomes[outcome] += 1
 
