@@ -210,7 +210,7 @@ class Completer:
     def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
         """From the noised global result, a square around the object in view."""
         window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
-        start = self._encode_image(window.take_from(found.window, found.rgb, WHITE))
+        start = self._encode_images(window.take_from(found.window, found.rgb, WHITE))
         condition = self._condition(job, window)
         z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
         return self._decode(window, z_0)
@@ -255,7 +255,7 @@ class Completer:
         """1 − m at latent size, E(x∘m), E(x): [1, 1 + 2c, z, z]."""
         image = window.take(job.image, WHITE)
         modal = window.take(job.modal.astype(np.float32), 0.0)[..., None]
-        masked, whole = self._encode_image(image * modal + WHITE * (1 - modal)), self._encode_image(image)
+        masked, whole = torch.split(self._encode_images(image * modal + WHITE * (1 - modal), image), 1)
         z = whole.shape[-1]
         if self.settings.mask_resize == "area":
             low = resize(modal[..., 0], z, z)
@@ -275,10 +275,10 @@ class Completer:
             torch.sigmoid(logits).mean(dim=0).numpy(),
         )
 
-    def _encode_image(self, image: Float32[np.ndarray, "s s 3"]) -> Tensor:
-        """[0, 255] to a latent."""
-        scaled = np.ascontiguousarray((image * (2 / WHITE) - 1).transpose(2, 0, 1), np.float32)
-        return self._runtime.encode_image(torch.from_numpy(scaled)[None])
+    def _encode_images(self, *images: Float32[np.ndarray, "s s 3"]) -> Tensor:
+        """[0, 255] to a latent of each."""
+        scaled = [np.ascontiguousarray((image * (2 / WHITE) - 1).transpose(2, 0, 1), np.float32) for image in images]
+        return self._runtime.encode_image(torch.from_numpy(np.stack(scaled)))
 
     def _encode_text(self, text: str) -> Tensor:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])
