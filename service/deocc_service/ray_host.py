@@ -97,6 +97,9 @@ class RayHost:
             if "ray" in sys.modules:
                 raise RuntimeError("Ray reads its authentication mode when it is imported; start the host before that")
             chosen |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        if "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S" not in os.environ:
+            # A proxy that died is replaced when it is next looked at, which Ray does every ten seconds.
+            chosen["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = "2"
         if "OMP_NUM_THREADS" not in os.environ:
             # Ray would allow one thread to a replica that reserves no CPU.
             chosen["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
