@@ -141,7 +141,7 @@ def by_http(client: httpx.Client, drawn: random.Random) -> str:
         "X-Deocc-Timeout": drawn.choice(["10", "10", "10", "0", "-1", "nan", "soon", "1e400"]),
         "X-Request-Id": drawn.choice(["a", "a" * 500, "%0a", "{}"]),
     }
-    match drawn.randrange(3):
+    match drawn.randrange(4):
         case 0:
             message = MessageToDict(request_of(kind, drawn), preserving_proto_field_name=drawn.random() < 0.5)
             body = json.dumps(message).encode()
@@ -152,6 +152,11 @@ def by_http(client: httpx.Client, drawn: random.Random) -> str:
             answer = client.post(
                 path, files={"image": damaged(small_image(drawn), drawn)}, data=fields, headers=headers
             )
+        case 2:
+            headers["Content-Type"] = "application/x-protobuf"
+            headers["Accept"] = drawn.choice([headers["Accept"], "application/x-protobuf"])
+            raw = request_of(kind, drawn).SerializeToString()
+            answer = client.post(path, content=damaged(raw, drawn) if drawn.random() < 0.3 else raw, headers=headers)
         case _:
             headers["Content-Type"] = drawn.choice(["image/png", "image/jpeg", "application/octet-stream", "text/html"])
             content = damaged(small_image(drawn), drawn)
