@@ -276,7 +276,7 @@ class Completer:
         )
 
     def _encode_images(self, *images: Float32[np.ndarray, "s s 3"]) -> Tensor:
-        """[0, 255] to a latent of each."""
+        """[0, 255] to a latent of each: [b, c, z, z]."""
         scaled = [np.ascontiguousarray((image * (2 / WHITE) - 1).transpose(2, 0, 1), np.float32) for image in images]
         return self._runtime.encode_image(torch.from_numpy(np.stack(scaled)))
 
