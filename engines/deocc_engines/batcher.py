@@ -12,6 +12,7 @@ last ones of an early large job, equal jobs are served in order of arrival, and 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -36,7 +37,8 @@ class StepBatcher:
 
     Args:
         denoise: takes any number of rows.
-        max_rows: of one batch; a run that wants more at once is served in several, by as many workers as are free.
+        sizes: of batches, ascending, from 1. A run that wants more rows at once is served in several, by as many
+            workers as are free; what waits is shared among the workers rather than taken by the first.
         workers: threads that take batches, each at its own pace: streams of a CPU, 1 for a GPU. 0: only `step` works.
         on_step: told the seconds and the rows of every step.
         clock: monotonic, in seconds.
@@ -46,17 +48,18 @@ class StepBatcher:
         self,
         denoise: Denoiser,
         *,
-        max_rows: int = 1,
+        sizes: Sequence[int] = (1,),
         workers: int = 1,
         on_step: Callable[[float, int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._denoise, self._max_rows, self.workers = denoise, max_rows, workers
+        self._denoise, self._sizes, self.workers = denoise, tuple(sizes), workers
         self.on_step, self._clock = on_step, clock
         self._changed = threading.Condition()
         self._jobs: list[Job[Any]] = []
         self._threads: list[threading.Thread] = []
         self._virtual = 0.0
+        self._denoising = 0  # workers
         self._closed = False
         self.row_seconds = 0.0  # a moving average; 0 before the first step
 
@@ -159,16 +162,16 @@ class StepBatcher:
     def _turn(self) -> Callable[[], int] | None:
         """What is to be done next: runs begin, or a batch is denoised. Says how many rows were."""
         with self._changed:
-            due = self._due()
+            due, size = self._due()
             if new := [entry for entry in due if entry.asked is None]:
                 for entry in new:
                     entry.at_work += 1
                 return lambda: self._begin(new)
-            batch = self._pick(due)
+            batch = self._pick(due, size)
             return (lambda: self._advance(batch)) if batch else None
 
-    def _due(self) -> list[Entry]:
-        """The runs whose turn it is, as many as fit into a batch; ends jobs that were stopped."""
+    def _due(self) -> tuple[list[Entry], int]:
+        """The runs whose turn it is, as many as fit into a batch, and its size; ends jobs that were stopped."""
         for job in self._jobs:
             if job.error is None:
                 try:
@@ -181,21 +184,25 @@ class StepBatcher:
             key=lambda entry: entry.due,
         )
         fitting = [entry for entry in waiting if entry.job.key == waiting[0].job.key]
+        free = max(self.workers - self._denoising, 1)  # this worker, and those that will soon ask
+        share = math.ceil(sum(entry.open for entry in fitting) / free)
+        size = max(size for size in self._sizes if size <= max(share, 1))
         rows = 0
         for index, entry in enumerate(fitting):
-            if rows >= self._max_rows:
-                return fitting[:index]
+            if rows >= size:
+                return fitting[:index], size
             rows += entry.open
-        return fitting
+        return fitting, size
 
-    def _pick(self, due: Sequence[Entry]) -> list[Part]:
+    def _pick(self, due: Sequence[Entry], size: int) -> list[Part]:
         batch: list[Part] = []
-        room = self._max_rows
+        room = size
         for entry in due:
             batch.append(entry.take(room))
             room -= len(batch[-1].rows.z_t)
         if batch:  # virtual time runs as fast as each unit of weight is served
-            self._virtual += (self._max_rows - room) / sum(job.weight for job in self._jobs)
+            self._virtual += (size - room) / sum(job.weight for job in self._jobs)
+            self._denoising += 1
         return batch
 
     def _begin(self, new: Sequence[Entry]) -> int:
@@ -209,13 +216,15 @@ class StepBatcher:
         answers = self._answers(batch)
         seconds, rows = self._clock() - started, sum(len(part.rows.z_t) for part in batch)
         with self._changed:
+            self._denoising -= 1
             measured = seconds / rows
             share = SMOOTHING if self.row_seconds else 1.0
             self.row_seconds += share * (measured - self.row_seconds)
             answered = [part.entry for part, answer in zip(batch, answers, strict=True) if part.give(answer)]
-        for entry in answered:
+        self._leave([part.entry for part in batch if part.entry not in answered])
+        for entry in answered:  # each may be taken up again while this worker goes on with the next
             self._go_on(entry)
-        self._leave([part.entry for part in batch])
+            self._leave([entry])
         if self.on_step is not None:
             self.on_step(seconds, rows)
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -108,11 +108,11 @@ class Completer:
         tokenizer: Tokenizer,
         settings: CompleterSettings,
         *,
-        max_rows: int = 1,
+        sizes: Sequence[int] = (1,),
         workers: int = 1,
     ) -> None:
         self._runtime, self._tokenizer, self.settings = runtime, tokenizer, settings
-        self.batcher = StepBatcher(runtime.denoise, max_rows=max_rows, workers=workers)
+        self.batcher = StepBatcher(runtime.denoise, sizes=sizes, workers=workers)
         self._no_text = self._encode_text("")
 
     def preset(self, name: str) -> Preset:

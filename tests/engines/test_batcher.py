@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -43,13 +43,13 @@ def expected(start: float, steps: int, width: int = 1) -> float:
 class Simulation:
     """A step takes a second, and a tenth for each row more."""
 
-    max_rows: int = 1
+    sizes: Sequence[int] = (1,)
     now: float = 0.0
     batches: list[int] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.batcher = StepBatcher(self._denoise, max_rows=self.max_rows, workers=0, clock=lambda: self.now)
+        self.batcher = StepBatcher(self._denoise, sizes=self.sizes, workers=0, clock=lambda: self.now)
 
     def _denoise(self, z_t: Tensor, t: Tensor, condition: Tensor, text: Tensor) -> Tensor:
         self.batches.append(len(z_t))
@@ -155,7 +155,7 @@ def test_what_has_priority_may_still_expire_and_the_rest_takes_its_room() -> Non
 
 
 def test_runs_join_a_batch_at_any_step_and_leave_it() -> None:
-    simulation = Simulation(max_rows=4)
+    simulation = Simulation(range(1, 5))
     first = simulation.job("first", samples=2, steps=3)
     simulation.batcher.step()
     second = simulation.job("second", samples=3, steps=2)
@@ -170,7 +170,7 @@ def test_runs_join_a_batch_at_any_step_and_leave_it() -> None:
 
 def test_a_run_that_wants_more_rows_than_fit_is_served_in_several_batches() -> None:
     """Beside others, which fill them."""
-    simulation = Simulation(max_rows=4)
+    simulation = Simulation(range(1, 5))
     wide = simulation.job("wide", steps=2, width=6)
     narrow = simulation.job("narrow", steps=2, width=2)
     simulation.until_idle()
@@ -179,7 +179,7 @@ def test_a_run_that_wants_more_rows_than_fit_is_served_in_several_batches() -> N
 
 
 def test_a_stopped_job_leaves_at_the_next_boundary_and_its_room_is_used() -> None:
-    simulation = Simulation(max_rows=4)
+    simulation = Simulation(range(1, 5))
     gone = threading.Event()
 
     def stop() -> None:
@@ -221,7 +221,7 @@ def test_one_runs_failure_is_its_own() -> None:
             raise EngineFailure("negative")
         return 2 * z_t
 
-    batcher = StepBatcher(poisoned, max_rows=4, workers=0)
+    batcher = StepBatcher(poisoned, sizes=range(1, 5), workers=0)
     good, bad = (batcher.submit([run_of(start, 2)], 2, stop=proceed) for start in (1.0, -8.0))
     while batcher.step():
         pass
@@ -264,11 +264,11 @@ def test_closing_ends_what_waits_and_refuses_more() -> None:
         min_size=1,
         max_size=6,
     ),
-    max_rows=st.integers(1, 5),
+    sizes=st.sampled_from([(1,), (1, 2, 3), (1, 2, 4), (1, 4), (1, 2, 3, 4, 5)]),
 )
-def test_results_do_not_depend_on_company(jobs: list[tuple[int, int, int, int, float]], max_rows: int) -> None:
+def test_results_do_not_depend_on_company(jobs: list[tuple[int, int, int, int, float]], sizes: tuple[int, ...]) -> None:
     """Jobs of any size that arrive at any boundary, in batches of any size, some of them stopped half-way."""
-    simulation = Simulation(max_rows=max_rows)
+    simulation = Simulation(sizes)
     pending = sorted(enumerate(jobs), key=lambda entry: entry[1][3])
     given_in: list[tuple[Job[float], int, int, int]] = []
     boundary = 0
@@ -281,20 +281,24 @@ def test_results_do_not_depend_on_company(jobs: list[tuple[int, int, int, int, f
         boundary += 1
     for job, samples, steps, width in given_in:
         assert job.result() == [expected(i, steps, width) for i in range(samples)]
-    assert max(simulation.batches) <= max_rows
+    assert set(simulation.batches) <= set(sizes)
 
 
-@pytest.mark.parametrize(("samples", "width"), [(2, 1), (1, 2)])
-def test_threads_share_the_work_and_wake_who_waits(samples: int, width: int) -> None:
+@pytest.mark.parametrize(("samples", "width", "batch"), [(2, 1, 1), (1, 2, 1), (1, 4, 2), (1, 16, 8)])
+def test_threads_share_the_work_and_wake_who_waits(samples: int, width: int, batch: int) -> None:
+    """Evenly, in the largest batches that leave none of them idle."""
     arrived = threading.Barrier(2, timeout=10)  # only two workers at once can pass
+    batches = []
 
     def denoise(z_t: Tensor, t: Tensor, condition: Tensor, text: Tensor) -> Tensor:
+        batches.append(len(z_t))
         arrived.wait()
         return 2 * z_t
 
-    batcher = StepBatcher(denoise, workers=2)
+    batcher = StepBatcher(denoise, sizes=(1, 2, 4, 8), workers=2)
     runs = [run_of(index, 3, width=width) for index in range(samples)]
     assert batcher.run(runs, 3 * width, stop=proceed) == [expected(index, 3, width) for index in range(samples)]
+    assert batches == [batch] * 6
     batcher.close()
 
 

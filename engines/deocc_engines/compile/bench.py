@@ -76,12 +76,11 @@ class Bench:
         return own[reference.NAME] / own[self.runtime]
 
     def speedup_in_company(self, call: str = "denoise") -> float:
-        """The same with as many requests in flight as were measured, by request. Torch has all cores for one request,
-        a runtime of the CPU one core for each."""
+        """The same by row, in the best company that was measured: of rows of a request, of requests in flight. Torch has
+        all cores for one request, a runtime of the CPU one core for each."""
         plain = next(t.seconds for t in self.timings if (t.call, t.runtime) == (call, reference.NAME))
-        own = [t for t in self.timings if (t.call, t.runtime, t.rows) == (call, self.runtime, 1)]
-        most = max(own, key=lambda t: t.in_flight)
-        return plain / (most.seconds / most.in_flight)
+        own = [t for t in self.timings if (t.call, t.runtime) == (call, self.runtime)]
+        return plain / min(t.seconds / (t.rows * t.in_flight) for t in own)
 
 
 def bench_engine(
@@ -105,7 +104,7 @@ def bench_engine(
     calls = calls_of(load_networks(bundle))
     served = runtime_of(bundle, calls, wanted, streams, unverified=True)
     # A runtime of a GPU takes the networks that it is given there; one of the CPU leaves them where they are.
-    own = calls if served.max_rows == 1 else calls_of(load_networks(bundle))
+    own = calls if served.by_row else calls_of(load_networks(bundle))
     plain = Runtime.compiled(reference.NAME, own, reference.compile_call)
     product, operations = gemm(served.name, streams)
     contenders: dict[tuple[str, str, int, int], Callable[[], object]] = {("gemm", served.name, 1, 1): product}
@@ -118,17 +117,19 @@ def bench_engine(
         for name, call in calls.items():
             for runtime in (plain, served):
                 contenders[name, runtime.name, 1, 1] = _request(runtime, name, call, 1)
-        for rows in (rows for rows in batches if rows > 1):
-            contenders["denoise", served.name, rows, 1] = _request(served, "denoise", calls["denoise"], rows)
         if many:
             contenders["gemm", served.name, 1, streams] = at_once(product)
-            contenders["denoise", served.name, 1, streams] = at_once(_request(served, "denoise", calls["denoise"], 1))
+        for rows in sorted({1, *batches}):
+            request = _request(served, "denoise", calls["denoise"], rows)
+            contenders["denoise", served.name, rows, 1] = request
+            if many and rows in served.sizes:
+                contenders["denoise", served.name, rows, streams] = at_once(request)
         seconds = interleaved(contenders, rounds, on_event)
     peak = {
         in_flight: in_flight * operations / seconds["gemm", served.name, 1, in_flight] / 1e9
         for in_flight in ((1, streams) if many else (1,))
     }
-    timings = _timings(calls, served.name, seconds, peak)
+    timings = _timings(calls, served, seconds, peak)
     return Bench(bundle.engine_id, served.name, peak, memory, timings)
 
 
@@ -163,7 +164,7 @@ def _request(runtime: Runtime, name: str, call: Call, rows: int) -> Callable[[],
 
 def _timings(
     calls: dict[str, Call],
-    served: str,
+    served: Runtime,
     seconds: dict[tuple[str, str, int, int], float],
     peak: dict[int, float],
 ) -> tuple[Timing, ...]:
@@ -174,10 +175,10 @@ def _timings(
         if name == "gemm":
             continue
         gflop = work[name] * rows * in_flight
-        # On a CPU the rows of one request run at once, as many as there are streams.
-        at_once = max(in_flight, min(rows, max(peak)))
+        # Rows that a CPU cannot take as one batch run at once, as many as there are streams.
+        at_once = in_flight if rows in served.sizes else min(rows, max(peak))
         # What is exact is computed in float32: the peak of a narrower type says nothing of it.
-        comparable = runtime == served and not calls[name].exact and at_once in peak
+        comparable = runtime == served.name and not calls[name].exact and at_once in peak
         share = gflop / own / peak[at_once] if comparable else None
         timings.append(Timing(name, runtime, rows, in_flight, own, gflop, share))
     return tuple(timings)

@@ -1,12 +1,12 @@
 """What runs the networks. One contract: a compiled call stands where the module's own stood.
 
-Runtimes of the CPU take batches and run each row by itself, in the same arithmetic whatever stands beside it.
-Those of a GPU run rows together; which kernels they take there depends on how many rows there are.
+Runtimes of the CPU take batches and give each row what it would be given alone, whatever stands beside it. Those of a
+GPU run rows together; which kernels they take there depends on how many rows there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,24 +17,30 @@ from torch import Tensor
 from deocc_engines.compile.listing import Artefact
 from deocc_engines.components import Call
 
-__all__ = ["Compiler", "Runtime", "row_by_row"]
+__all__ = ["Compiler", "Runtime", "spread"]
 
 BATCH = 8  # rows: the largest plan that is compiled; a step must stay short enough to leave at
-# Compiles one call for rows of one: (inputs of one row) -> outputs of one row.
-Compiler = Callable[[str, Call], Callable[..., Any]]
+# Compiles one call: (inputs of so many rows) -> their outputs, by the number of rows; 1 is among them.
+Compiler = Callable[[str, Call], Mapping[int, Callable[..., Any]]]
 
 
-def row_by_row(compiled: Callable[..., Any], threads: ThreadPoolExecutor | None = None) -> Callable[..., Any]:
-    """A call on [b, …] inputs that runs its rows one by one, in these threads if any are given."""
+def spread(compiled: Mapping[int, Callable[..., Any]], threads: ThreadPoolExecutor | None = None) -> Callable[..., Any]:
+    """A call on any number of rows: at once where so many are compiled, else in parts, in these threads if any."""
+    sizes = sorted(compiled, reverse=True)
 
     def call(*inputs: Tensor) -> Any:
-        if len(inputs[0]) == 1:
-            return compiled(*inputs)
-        apart = zip(*(torch.split(tensor, 1) for tensor in inputs), strict=True)
-        rows = list((threads.map if threads else map)(lambda row: compiled(*row), apart))
-        if isinstance(rows[0], tuple):
-            return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
-        return torch.cat(rows)
+        left = len(inputs[0])
+        if left in compiled:
+            return compiled[left](*inputs)
+        lengths = list[int]()
+        while left:
+            lengths.append(next(size for size in sizes if size <= left))
+            left -= lengths[-1]
+        apart = zip(*(torch.split(tensor, lengths) for tensor in inputs), strict=True)
+        parts = list((threads.map if threads else map)(lambda part: compiled[len(part[0])](*part), apart))
+        if isinstance(parts[0], tuple):
+            return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+        return torch.cat(parts)
 
     return call
 
@@ -47,7 +53,8 @@ class Runtime:
         name: e.g. "openvino-bf16".
         version: exactly of what; where it matters, of which card.
         artefacts: of the bundle's listing that it is made of; calls that none is for were converted here.
-        max_rows: worth denoising in one call; 1 where a call takes each row by itself.
+        sizes: numbers of rows that are worth denoising in one call, ascending.
+        by_row: a row is given the same bytes whatever stands beside it; several calls may then run at once.
     """
 
     name: str
@@ -60,7 +67,8 @@ class Runtime:
     sam_encode: Callable[..., Any]
     sam_decode: Callable[..., Any]
     artefacts: tuple[Artefact, ...] = ()
-    max_rows: int = 1
+    sizes: tuple[int, ...] = (1,)
+    by_row: bool = True
 
     @classmethod
     def compiled(
@@ -72,14 +80,15 @@ class Runtime:
         artefacts: tuple[Artefact, ...] = (),
         streams: int = 1,
     ) -> Runtime:
-        """Compiles every call for rows of one.
+        """Compiles every call for a CPU.
 
         Args:
             streams: rows that may run at once.
         """
         threads = ThreadPoolExecutor(streams, "rows") if streams > 1 else None
-        compiled: dict[str, Any] = {key: row_by_row(compiler(key, call), threads) for key, call in calls.items()}
-        return cls(name, version, **compiled, artefacts=artefacts)
+        compiled = {key: compiler(key, call) for key, call in calls.items()}
+        own: dict[str, Any] = {key: spread(by_size, threads) for key, by_size in compiled.items()}
+        return cls(name, version, **own, artefacts=artefacts, sizes=tuple(sorted(compiled.get("denoise", (1,)))))
 
     @classmethod
     def batched(
@@ -87,7 +96,7 @@ class Runtime:
     ) -> Runtime:
         """Of calls that take any number of rows themselves."""
         own: dict[str, Any] = calls
-        return cls(name, version, **own, artefacts=artefacts, max_rows=BATCH)
+        return cls(name, version, **own, artefacts=artefacts, sizes=tuple(range(1, BATCH + 1)), by_row=False)
 
     @property
     def identity(self) -> str:

@@ -34,7 +34,7 @@ class OnnxCompiler:
     def __init__(self, cache: Path, compiled: Mapping[str, Path] = MappingProxyType({})) -> None:
         self._graphs, self._compiled = Graphs(cache), compiled
 
-    def __call__(self, name: str, call: Call) -> Callable[..., Any]:
+    def __call__(self, name: str, call: Call) -> Mapping[int, Callable[..., Any]]:
         """Compiles one call for rows of one."""
         file = self._compiled[name] if name in self._compiled else self._graphs.of(name, call)
         check_external_data(file)
@@ -48,4 +48,4 @@ class OnnxCompiler:
             outputs = tuple(torch.from_numpy(array) for array in session.run(None, feed))
             return outputs if len(outputs) > 1 else outputs[0]
 
-        return run
+        return {1: run}
