@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +25,8 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 PADDING = -1  # label of a token that says nothing
 INCLUDE, EXCLUDE, CORNER_MIN, CORNER_MAX = 1, 0, 2, 3
 MASK_LOGIT = 8.0  # of the pixels of a mask prompt
+FARTHEST_LOGIT = 16.0  # of an answer that is corrected; as in training
+TURNS = 4  # decodings of one prompt at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,21 @@ def prompt_tokens(prompt: Prompt, scale: float) -> tuple[Float32[np.ndarray, "n 
     return coordinates.astype(np.float32), table[:, 2].copy()
 
 
+def _turns(prompt: Prompt) -> list[Prompt]:
+    """What is asked in turn: the first points that say where the object is, then one more at a time."""
+    count = len(prompt.points)
+    first = 0
+    if prompt.box is None and prompt.points:
+        first = 1 + next((i for i, point in enumerate(prompt.points) if point.include), count - 1)
+    return [replace(prompt, points=prompt.points[:known]) for known in range(max(first, count + 1 - TURNS), count + 1)]
+
+
+def _outputs(prompt: Prompt) -> range:
+    """Of SAM's four answers those that count: three to a single point, which may mean a part or the whole."""
+    ambiguous = prompt.mask is None and prompt.box is None and len(prompt.points) == 1
+    return range(1, 4) if ambiguous else range(1)
+
+
 class Segmenter:
     """Holds no state but the model; embeddings are the caller's to keep."""
 
@@ -99,38 +116,42 @@ class Segmenter:
     def segment_all(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
         """Candidates of each prompt, best predicted IoU first: up to three for one point, one for any other prompt.
 
-        Prompts of as many tokens are decoded in one batch.
+        Points after the first correct what was answered to those before them, as SAM is trained and evaluated: each is
+        given with that answer's logits (Kirillov et al., section 3 and appendix A, "Training algorithm"). Prompts of
+        as many tokens are decoded in one batch.
 
         Raises:
             InvalidPrompt: the model sees no object at one of them.
         """
         width, height = embedding.size
         scale = self._image_size / Window.whole(width, height, self._image_size).side
-        tokens = [prompt_tokens(prompt, scale) for prompt in prompts]
-        found: dict[int, tuple[ModalMask, ...]] = {}
-        for count in sorted({len(labels) for _, labels in tokens}):
-            own = [i for i, (_, labels) in enumerate(tokens) if len(labels) == count]
-            masks, has_mask = zip(*(self._mask_prompt(prompts[i], width, height) for i in own), strict=True)
-            logits, scores = self._runtime.decode(
-                embedding.tensor.repeat(len(own), 1, 1, 1),
-                torch.from_numpy(np.stack([tokens[i][0] for i in own])),
-                torch.from_numpy(np.stack([tokens[i][1] for i in own])),
-                torch.cat(masks),
-                torch.cat(has_mask),
-            )
-            for row, i in enumerate(own):
-                found[i] = self._candidates(prompts[i], logits[row], scores[row], width, height)
-        return tuple(found[i] for i in range(len(prompts)))
+        turns = [_turns(prompt) for prompt in prompts]
+        masks = [self._mask_prompt(prompt, width, height) for prompt in prompts]
+        answers: dict[int, tuple[Tensor, Tensor]] = {}
+        for turn in range(max(map(len, turns))):
+            tokens = {i: prompt_tokens(own[turn], scale) for i, own in enumerate(turns) if turn < len(own)}
+            for count in sorted({len(labels) for _, labels in tokens.values()}):
+                own = [i for i, (_, labels) in tokens.items() if len(labels) == count]
+                logits, scores = self._runtime.decode(
+                    embedding.tensor.repeat(len(own), 1, 1, 1),
+                    torch.from_numpy(np.stack([tokens[i][0] for i in own])),
+                    torch.from_numpy(np.stack([tokens[i][1] for i in own])),
+                    torch.cat([masks[i][0] for i in own]),
+                    torch.cat([masks[i][1] for i in own]),
+                )
+                for row, i in enumerate(own):
+                    answers[i] = logits[row].float(), scores[row].float()
+                    best = max(_outputs(turns[i][turn]), key=scores[row].__getitem__)
+                    masks[i] = answers[i][0][best, None, None].clamp(-FARTHEST_LOGIT, FARTHEST_LOGIT), torch.ones(1)
+        return tuple(self._candidates(prompt, *answers[i], width, height) for i, prompt in enumerate(prompts))
 
     def _candidates(
         self, prompt: Prompt, logits: Float[Tensor, "4 l l"], scores: Float[Tensor, " 4"], width: int, height: int
     ) -> tuple[ModalMask, ...]:
-        ambiguous = prompt.mask is None and prompt.box is None and len(prompt.points) == 1
-        outputs = range(1, 4) if ambiguous else range(1)
         found = [
             ModalMask.of(shape, score=min(max(float(scores[k]), 0.0), 1.0))
-            for k in outputs
-            if (shape := self._to_image(logits[k].float().numpy(), width, height)).any()
+            for k in _outputs(prompt)
+            if (shape := self._to_image(logits[k].numpy(), width, height)).any()
         ]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")
