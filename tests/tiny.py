@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
+from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -30,10 +31,22 @@ SAM = SamConfig(
     decoder_mlp=16,
     affinity=16,
 )
+REFINER = RefinerConfig(channels=(16, 32), groups=8)
 WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "red": 3, "ball": 4}
 
 
-def write_tiny_bundle(folder: Path) -> Bundle:
+def tiny_refiner(*, whole: float = -2.0, quality: float = 0.0) -> Refiner:
+    """One that mends something, and always judges the same: logits."""
+    torch.manual_seed(1)
+    refiner = Refiner(REFINER)
+    torch.nn.init.normal_(refiner.conv_out.weight, std=0.05)  # zeros would mend nothing
+    torch.nn.init.zeros_(refiner.verdicts.weight)
+    with torch.no_grad():
+        refiner.verdicts.bias.copy_(torch.tensor([whole, quality]))
+    return refiner
+
+
+def write_tiny_bundle(folder: Path, refiner: Refiner | None = None) -> Bundle:
     """32-pixel windows, two-level networks, seeded weights."""
     torch.manual_seed(0)
     vae, decoder = Autoencoder(VAE), MaskDecoder(VAE)
@@ -43,7 +56,7 @@ def write_tiny_bundle(folder: Path) -> Bundle:
     torch.nn.init.ones_(sam.mask_decoder.output_upscaling[-2].bias)
     for mlp in sam.mask_decoder.output_hypernetworks_mlps:
         torch.nn.init.constant_(mlp.layers[-1].bias, 0.2)
-    networks = Networks(TextEncoder(TEXT), vae, Unet(UNET), decoder, sam)
+    networks = Networks(TextEncoder(TEXT), vae, Unet(UNET), decoder, sam, refiner)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -9,8 +9,8 @@
     README.md, *.jpg                 the model card
     compiled.json                    what was compiled of it, in onnx/, openvino/ and trt/ (`compile.listing`)
 
-Components: text_encoder, vae, unet, mask_decoder, sam. Nothing executable is ever read from a bundle,
-but for the plans of TensorRT that its listing names, checked before they are read.
+Components: text_encoder, vae, unet, mask_decoder, sam; refiner where the engine has one. Nothing executable is ever
+read from a bundle, but for the plans of TensorRT that its listing names, checked before they are read.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from deocc_engines.folders import engines_folder
 __all__ = [
     "COMPONENTS",
     "DOCUMENTS",
+    "OPTIONAL",
     "SCHEMA",
     "Bundle",
     "EngineInfo",
@@ -43,6 +44,7 @@ __all__ = [
 
 SCHEMA = 1
 COMPONENTS = ("text_encoder", "vae", "unet", "mask_decoder", "sam")
+OPTIONAL = ("refiner",)
 EMBEDDED = Path(__file__).parent / "bundles"
 DEFAULT = "deocc-mini"
 READ = 1 << 20  # bytes hashed at once
@@ -130,7 +132,7 @@ class Bundle:
             if name not in listed:
                 raise InvalidBundle(f"{name} is not in the manifest")
         self.compiled.check_provenance(self.path)
-        for component in COMPONENTS:
+        for component in (*COMPONENTS, *filter(self.holds, OPTIONAL)):
             for part in ("config.json", "model.safetensors"):
                 if f"{component}/{part}" not in self._files:
                     raise InvalidBundle(f"the manifest lists no {component}/{part}")
@@ -148,6 +150,10 @@ class Bundle:
         if not presets:
             raise InvalidBundle("the manifest has no preset")
         return presets
+
+    def holds(self, component: str) -> bool:
+        """Whether it has files of a component."""
+        return any(name.startswith(f"{component}/") for name in self._files)
 
     def config(self, component: str) -> dict[str, Any]:
         """The sizes of one network."""

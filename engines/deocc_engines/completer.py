@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from deocc_engines.batcher import StepBatcher
@@ -25,41 +25,19 @@ from deocc_engines.completion import (
     Stage,
     preset_of,
 )
-from deocc_engines.errors import EngineFailure
 from deocc_engines.guidance import Guidance
 from deocc_engines.jobs import Run
+from deocc_engines.latents import CompleterRuntime, Latents, View
 from deocc_engines.mask import bounding_box, clean
-from deocc_engines.networks.unet import condition_of
 from deocc_engines.paste import rim_of
 from deocc_engines.prediction import WHITE, Prediction
 from deocc_engines.progress import Teller
 from deocc_engines.ranking import ranked
 from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
 from deocc_engines.text import Tokenizer
-from deocc_engines.window import Window, resize
+from deocc_engines.window import Window
 
 __all__ = ["Completer", "CompleterRuntime", "CompleterSettings"]
-
-
-@runtime_checkable
-class CompleterRuntime(Protocol):
-    """What runs the networks: torch or compiled."""
-
-    def encode_text(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]: ...
-
-    def encode_image(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c z z"]: ...
-
-    def denoise(
-        self,
-        z_t: Float[Tensor, "b c z z"],
-        t: Float[Tensor, " b"],
-        condition: Float[Tensor, "b k z z"],
-        text: Float[Tensor, "b n d"],
-    ) -> Float[Tensor, "b c z z"]: ...
-
-    def decode_image(self, latent: Float[Tensor, "b c z z"]) -> Float[Tensor, "b 3 s s"]: ...
-
-    def decode_mask(self, latent: Float[Tensor, "b c z z"]) -> Float[Tensor, "b 1 s s"]: ...
 
 
 @dataclass(frozen=True)
@@ -75,6 +53,7 @@ class CompleterSettings:
     global_margin: float | None = None
     mask_resize: Literal["nearest", "area"] = "nearest"  # of the modal mask to latent size; as in training
     whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
+    whole_above: float = 0.5  # the refiner's probability from which it is, where there is a refiner
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +92,7 @@ class Completer:
     ) -> None:
         self._runtime, self._tokenizer, self.settings = runtime, tokenizer, settings
         self.batcher = StepBatcher(runtime.denoise, sizes=sizes, workers=workers)
+        self._latents = Latents(runtime, settings.factor, settings.mask_resize)
         self._no_text = self._encode_text("")
 
     def preset(self, name: str) -> Preset:
@@ -140,16 +120,14 @@ class Completer:
         started = time.perf_counter()
         modal = ModalMask.of(clean(modal.mask), modal.score)
         job = self._job(image, modal, options, on_event)
-        wide = self._global_window(job)
-        condition = self._condition(job, wide)
-        runs = [self._sample(job, wide, condition, index) for index in range(options.num_samples)]
+        wide = self._latents.view(image, modal.mask, self._global_window(job))
+        runs = [self._sample(job, wide, index) for index in range(options.num_samples)]
         each = self.cost(options).rows / options.num_samples
         samples = self.batcher.run(runs, each, stop=stop, weight=options.priority.weight)
-        hidden = float(np.median([s.occluded_fraction for s in samples]))
         return Completion(
             samples=ranked(samples, modal.mask),
             modal=modal,
-            already_whole=hidden < self.settings.whole_below,
+            already_whole=self._is_whole(samples),
             rim=rim_of(*job.size),
             seconds={"complete": time.perf_counter() - started},
         )
@@ -184,10 +162,15 @@ class Completer:
             teller=Teller(on_event, options.num_samples * self.cost(options).steps),
         )
 
-    def _sample(self, job: _Job, wide: Window, condition: Tensor, index: int) -> Run[Sample]:
+    def _is_whole(self, samples: Sequence[Sample]) -> bool:
+        if self._runtime.refine is None:
+            return float(np.median([sample.occluded_fraction for sample in samples])) < self.settings.whole_below
+        return float(np.median([sample.whole for sample in samples])) > self.settings.whole_above
+
+    def _sample(self, job: _Job, wide: View, index: int) -> Run[Sample]:
         seed = (job.options.seed + index) % 2**32
         began = time.perf_counter()
-        prediction = yield from self._global(job, wide, condition, index, seed)
+        prediction = yield from self._global(job, wide, index, seed)
         began = job.teller.through(Stage.GLOBAL, index, began)
         if job.settled.local_strength > 0:
             prediction = yield from self._local(job, prediction, index, seed)
@@ -202,24 +185,23 @@ class Completer:
             return Window.whole(*job.size, size)
         return Window.around(bounding_box(job.modal), *job.size, size, margin)
 
-    def _global(self, job: _Job, window: Window, condition: Tensor, index: int, seed: int) -> Run[Prediction]:
+    def _global(self, job: _Job, view: View, index: int, seed: int) -> Run[Prediction]:
         """From pure noise, the object and what surrounds it in view."""
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.GLOBAL)
-        return self._decode(window, z_0)
+        z_0 = yield from self._denoise(job, view, index, seed, Stage.GLOBAL)
+        return self._latents.decode(view, z_0)
 
     def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
         """From the noised global result, a square around the object in view."""
         window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
-        start = self._encode_images(window.take_from(found.window, found.rgb, WHITE))
-        condition = self._condition(job, window)
-        z_0 = yield from self._denoise(job, window, condition, index, seed, Stage.LOCAL, start)
-        return self._decode(window, z_0)
+        start = self._latents.encode(window.take_from(found.window, found.rgb, WHITE))
+        view = self._latents.view(job.image, job.modal, window)
+        z_0 = yield from self._denoise(job, view, index, seed, Stage.LOCAL, start)
+        return self._latents.decode(view, z_0)
 
     def _denoise(
         self,
         job: _Job,
-        window: Window,
-        condition: Tensor,
+        view: View,
         index: int,
         seed: int,
         stage: Stage,
@@ -231,17 +213,17 @@ class Completer:
             job.teller.stepped(stage, index, done, planned)
             every = job.options.preview_every
             if every and done % every == 0 and done < planned:
-                job.teller.tell(self._decode(window, estimate[:1]).preview(job.modal, index))
+                job.teller.tell(self._latents.decode(view, estimate[:1]).preview(job.modal, index))
 
         z = self.settings.window // self.settings.factor
-        shape, draws = (1, (condition.shape[1] - 1) // 2, z, z), _draws(job.settled, stage)
+        shape, draws = (1, (view.condition.shape[1] - 1) // 2, z, z), _draws(job.settled, stage)
         noise = [noise_for(seed, f"{stage.value}/{draw}" if draw else stage.value, shape) for draw in range(draws)]
         return (
             yield from sample(
                 self.settings.schedule,
                 job.settled.steps,
                 torch.cat(noise),
-                condition,
+                view.condition,
                 job.text,
                 guidance=job.guidance,
                 no_text=self._no_text,
@@ -250,35 +232,6 @@ class Completer:
                 on_step=on_step,
             )
         )
-
-    def _condition(self, job: _Job, window: Window) -> Tensor:
-        """1 − m at latent size, E(x∘m), E(x): [1, 1 + 2c, z, z]."""
-        image = window.take(job.image, WHITE)
-        modal = window.take(job.modal.astype(np.float32), 0.0)[..., None]
-        masked, whole = torch.split(self._encode_images(image * modal + WHITE * (1 - modal), image), 1)
-        z = whole.shape[-1]
-        if self.settings.mask_resize == "area":
-            low = resize(modal[..., 0], z, z)
-        else:  # as torch's "nearest": the top left pixel of each latent
-            low = (modal[:: self.settings.factor, :: self.settings.factor, 0] > 0.5).astype(np.float32)
-        return condition_of(torch.from_numpy(low)[None, None], masked, whole)
-
-    def _decode(self, window: Window, z_0: Float[Tensor, "m c z z"]) -> Prediction:
-        """The mean of the draws."""
-        rgb, logits = self._runtime.decode_image(z_0).float(), self._runtime.decode_mask(z_0)[:, 0].float()
-        if not (torch.isfinite(rgb).all() and torch.isfinite(logits).all()):
-            raise EngineFailure("the networks gave numbers that are not finite")
-        scaled = ((rgb + 1) * (WHITE / 2)).clamp(0, WHITE)
-        return Prediction(
-            window,
-            scaled.mean(dim=0).permute(1, 2, 0).contiguous().numpy(),
-            torch.sigmoid(logits).mean(dim=0).numpy(),
-        )
-
-    def _encode_images(self, *images: Float32[np.ndarray, "s s 3"]) -> Tensor:
-        """[0, 255] to a latent of each: [b, c, z, z]."""
-        scaled = [np.ascontiguousarray((image * (2 / WHITE) - 1).transpose(2, 0, 1), np.float32) for image in images]
-        return self._runtime.encode_image(torch.from_numpy(np.stack(scaled)))
 
     def _encode_text(self, text: str) -> Tensor:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])

@@ -156,6 +156,7 @@ class Sample:
         seed: completing again with this seed and one sample gives this sample.
         score: in [0, 1], without ground truth.
         occluded_fraction: |amodal − modal| / |amodal|.
+        whole: probability that next to nothing is hidden, where the engine judges that.
     """
 
     patch: UInt8[np.ndarray, "h w 4"]
@@ -167,6 +168,7 @@ class Sample:
     seed: int
     score: float
     occluded_fraction: float
+    whole: float | None = None
 
     def rgba(self) -> UInt8[np.ndarray, "H W 4"]:
         """The object on a transparent canvas of the image's size."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deocc_engines.bundle import Bundle
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
+from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import ClipTextConfig, ClipTextEncoder, TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -34,6 +35,7 @@ class Networks:
     unet: Unet
     mask_decoder: MaskDecoder
     sam: Sam
+    refiner: Refiner | None = None
 
     @property
     def text_config(self) -> TextConfig | ClipTextConfig:
@@ -85,7 +87,7 @@ def calls_of(networks: Networks) -> dict[str, Call]:
     grid, width = networks.sam.grid, networks.sam.embedding_width
     latent, image = torch.zeros(1, c, z, z), torch.zeros(1, 3, s, s)
     ids = torch.zeros(1, length, dtype=torch.int64)
-    return {
+    calls = {
         "encode_text": Call("text_encoder", networks.text_encoder, (ids,), exact=True),
         "encode_image": Call("vae", _Bound(networks.vae, "encode"), (image,)),
         "decode_image": Call("vae", _Bound(networks.vae, "decode"), (latent,)),
@@ -115,6 +117,9 @@ def calls_of(networks: Networks) -> dict[str, Call]:
             exact=True,
         ),
     }
+    if networks.refiner is not None:
+        calls["refine"] = Call("refiner", networks.refiner, (torch.zeros(1, 4, s, s), image, torch.zeros(1, 1, s, s)))
+    return calls
 
 
 def load_networks(bundle: Bundle) -> Networks:
@@ -135,9 +140,11 @@ def load_networks(bundle: Bundle) -> Networks:
         unet=Unet(_config(UnetConfig, bundle, "unet")),
         mask_decoder=MaskDecoder(_config(AutoencoderConfig, bundle, "vae")),
         sam=Sam(_config(SamConfig, bundle, "sam")),
+        refiner=Refiner(_config(RefinerConfig, bundle, "refiner")) if bundle.holds("refiner") else None,
     )
     for field in dataclasses.fields(networks):
-        _load(bundle, field.name, getattr(networks, field.name))
+        if module := getattr(networks, field.name):
+            _load(bundle, field.name, module)
     return networks
 
 

@@ -68,6 +68,7 @@ def deoccluder_of(
             global_margin=manifest["global_margin"],
             mask_resize=manifest["mask_resize"],
             whole_below=manifest["whole_below"],
+            whole_above=manifest.get("whole_above", CompleterSettings.whole_above),
         )
     except (KeyError, TypeError) as error:
         raise InvalidBundle(f"the manifest lacks {error}") from error

@@ -50,12 +50,14 @@ def paste(
     modal: Bool[np.ndarray, "h w"],
     *,
     keep_visible: bool,
+    whole: bool = False,
 ) -> tuple[UInt8[np.ndarray, "rh rw 4"], Bool[np.ndarray, "rh rw"]]:
     """RGBA (straight alpha) and amodal mask of the window's region; outside of it alpha is 0.
 
     Args:
         rgb: the prediction, in [0, 255].
         probability: of belonging to the complete object.
+        whole: nothing is hidden: the shape ends where the visible part does.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = window.region(width, height)
@@ -67,7 +69,7 @@ def paste(
         alpha = np.maximum(alpha, weight)
         photo = image[top:bottom, left:right].astype(np.float32)
         colour += (photo - colour) * weight[..., None]
-    alpha *= _connected_to(seen, alpha)
+    alpha *= seen if whole else _connected_to(seen, alpha)
     rgba = np.concatenate([to_uint8(colour), to_uint8(alpha * 255)[..., None]], axis=2)
     rgba[rgba[..., 3] == 0] = 0  # nothing is hidden under full transparency, and it compresses
     return rgba, rgba[..., 3] > 127

@@ -28,6 +28,8 @@ class Prediction:
     window: Window
     rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], on white
     probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
+    whole: float | None = None  # the refiner's probability that next to nothing is hidden
+    quality: float | None = None  # the IoU of the hidden part that the refiner expects
 
     def amodal_box(self, modal: Bool[np.ndarray, "h w"]) -> Box:
         """Of the predicted shape and the visible part, so never empty."""
@@ -53,13 +55,15 @@ class Prediction:
         *,
         keep_visible: bool,
     ) -> Sample:
-        """The complete object, cut out at the photo's scale.
+        """The complete object, cut out at the photo's scale; what is visible if rather nothing is hidden.
 
         Args:
             keep_visible: take what is visible from the photo itself.
         """
         size = (image.shape[1], image.shape[0])
-        rgba, amodal = paste(self.window, self.rgb, self.probability, image, modal, keep_visible=keep_visible)
+        whole = self.whole is not None and self.whole > 0.5
+        shown = self.window, self.rgb, self.probability, image, modal
+        rgba, amodal = paste(*shown, keep_visible=keep_visible, whole=whole)
         left, top, right, bottom = self.window.region(*size)
         seen = modal[top:bottom, left:right]
         if not amodal.any():  # a prediction of nothing: what is seen is all there is
@@ -76,6 +80,7 @@ class Prediction:
             seed=seed,
             score=self._score(self._taken(modal)),
             occluded_fraction=float(hidden),
+            whole=self.whole,
         )
 
     def preview(self, modal: Bool[np.ndarray, "h w"], index: int) -> Preview:
@@ -89,7 +94,9 @@ class Prediction:
         return self.window.take(modal.astype(np.float32), 0.0)
 
     def _score(self, modal: Float32[np.ndarray, "s s"]) -> float:
-        """How sure the mask is of itself, times how much of the visible part it covers."""
+        """What the refiner expects, or how sure the mask is of itself times how much of the visible part it covers."""
+        if self.quality is not None and self.whole is not None:
+            return self.whole + (1 - self.whole) * self.quality
         p = self.probability
         inside = np.maximum(p, modal) > 0.5
         certainty = float(np.abs(2 * p - 1)[inside].mean()) if inside.any() else 0.0

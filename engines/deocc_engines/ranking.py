@@ -18,12 +18,13 @@ FINEST = 512  # cells along the longer side in which shapes are compared
 def ranked(samples: Sequence[Sample], modal: Bool[np.ndarray, "h w"]) -> tuple[Sample, ...]:
     """Best first, each with its final score.
 
-    One sample keeps the score that it came with. Of several, a sample's score is multiplied with its mean agreement
-    with the others, the IoU of the hidden parts: of draws from p(shape | image), the one that agrees most with the rest
-    has the highest expected IoU with the truth, as far as the model's distribution is right (minimum Bayes risk).
+    One sample keeps the score that it came with, and so do those that a refiner judged, which tells better and worse
+    apart more surely than their agreement does. Else a sample's score is multiplied with its mean agreement with the
+    others, the IoU of the hidden parts: of draws from p(shape | image), the one that agrees most with the rest has the
+    highest expected IoU with the truth, as far as the model's distribution is right (minimum Bayes risk).
     """
-    if len(samples) == 1:
-        return tuple(samples)
+    if len(samples) == 1 or samples[0].whole is not None:
+        return tuple(sorted(samples, key=lambda sample: -sample.score))
     stride = max(1, -(-max(modal.shape) // FINEST))
     seen = modal[::stride, ::stride]
     hidden = np.stack([sample.amodal_mask()[::stride, ::stride] & ~seen for sample in samples])

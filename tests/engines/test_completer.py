@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +22,11 @@ from deocc_engines.completion import (
 from deocc_engines.deoccluder import Deoccluder
 from deocc_engines.errors import Cancelled, InvalidOption, InvalidPrompt, TooLarge
 from deocc_engines.image import Photo
+from deocc_engines.loading import load_deoccluder
 from deocc_engines.mask import depth
+from deocc_engines.networks.refiner import Refiner
 from deocc_engines.prompt import Point, Prompt
+from tests.tiny import tiny_refiner, write_tiny_bundle
 
 
 def pixels_of(completion: Completion) -> list[bytes]:
@@ -76,6 +80,21 @@ def test_a_sample_may_be_the_mean_of_draws(deoccluder: Deoccluder, photo: Photo,
         return float(np.std(shades, axis=0).mean())
 
     assert spread(8) < 0.8 * spread(1)  # means vary less than what they are means of
+
+
+def test_a_refiner_mends_and_judges(tmp_path: Path, photo: Photo, disc: np.ndarray) -> None:
+    def run(refiner: Refiner | None) -> Completion:
+        bundle = write_tiny_bundle(tmp_path / str(len(list(tmp_path.iterdir()))), refiner)
+        deoccluder, _ = load_deoccluder(str(bundle.path), runtime="torch")
+        return deoccluder.complete(photo, Prompt(mask=disc))
+
+    plain, whole, hidden = run(None), run(tiny_refiner(whole=1.0)), run(tiny_refiner(whole=-2.0, quality=2.0))
+    assert pixels_of(hidden) != pixels_of(plain)
+    assert (whole.already_whole, hidden.already_whole) == (True, False)
+    assert hidden.samples[0].occluded_fraction > 0
+    np.testing.assert_array_equal(whole.samples[0].amodal_mask(), disc)  # nothing is added
+    p, q = 1 / (1 + np.exp(2.0)), 1 / (1 + np.exp(-2.0))
+    assert hidden.samples[0].score == pytest.approx(p + (1 - p) * q)
 
 
 def test_cost_counts_the_draws_of_the_last_stage(deoccluder: Deoccluder) -> None:
@@ -144,13 +163,13 @@ def test_a_click_gives_candidates_best_first_and_reuses_the_embedding(deoccluder
 def test_several_prompts_for_one_photo_are_answered_as_each_alone(
     deoccluder: Deoccluder, photo: Photo, disc: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime, batches = deoccluder.segmenter._runtime, list[int]()
+    runtime, batches = deoccluder.segmenter._runtime, list[tuple[int, list[float]]]()
 
     class Counting:
         encode = runtime.encode
 
         def decode(self, embedding: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            batches.append(len(embedding))
+            batches.append((len(embedding), rest[3].tolist()))
             return runtime.decode(embedding, *rest)
 
     click, other = Prompt(points=(Point(50, 40),)), Prompt(points=(Point(20, 70),))
@@ -159,7 +178,8 @@ def test_several_prompts_for_one_photo_are_answered_as_each_alone(
     alone = [deoccluder.segment(photo, prompt) for prompt in prompts]
     monkeypatch.setattr(deoccluder.segmenter, "_runtime", Counting())
     together = deoccluder.segment_all(photo, prompts)
-    assert batches == [1, 2, 1]  # the mask's, the two clicks', the two points'
+    # The mask; the two clicks and the first of the two points; the second point, which corrects what the first gave.
+    assert batches == [(1, [1]), (3, [0, 0, 0]), (1, [1])]
     for own, expected in zip(together, alone, strict=True):
         assert [c.score for c in own] == pytest.approx([c.score for c in expected], abs=1e-5)
         for a, b in zip(own, expected, strict=True):

@@ -9,9 +9,9 @@ from deocc_engines.mask import bounding_box
 from deocc_engines.ranking import ranked
 
 
-def sample_of(mask: np.ndarray, seed: int, score: float = 0.5) -> Sample:
+def sample_of(mask: np.ndarray, seed: int, score: float = 0.5, whole: float | None = None) -> Sample:
     patch = np.zeros((*mask.shape, 4), np.uint8)
-    return Sample(patch, mask, 0, 0, (mask.shape[1], mask.shape[0]), bounding_box(mask), seed, score, 0.5)
+    return Sample(patch, mask, 0, 0, (mask.shape[1], mask.shape[0]), bounding_box(mask), seed, score, 0.5, whole)
 
 
 def shape_of(width: int) -> np.ndarray:
@@ -26,6 +26,11 @@ def test_the_outlier_comes_last_however_sure_it_is() -> None:
     found = ranked(samples, modal)
     assert [sample.seed for sample in found] == [2, 1, 0]
     assert [sample.score for sample in found] == sorted((sample.score for sample in found), reverse=True)
+
+
+def test_a_refiners_judgement_stands() -> None:
+    samples = [sample_of(shape_of(width), seed, seed / 4, whole=0.0) for seed, width in enumerate((12, 14, 34))]
+    assert [(s.seed, s.score) for s in ranked(samples, shape_of(5))] == [(2, 0.5), (1, 0.25), (0, 0.0)]
 
 
 def test_samples_that_hide_nothing_agree_and_one_keeps_its_score() -> None:

@@ -76,8 +76,8 @@ class Bench:
         return own[reference.NAME] / own[self.runtime]
 
     def speedup_in_company(self, call: str = "denoise") -> float:
-        """The same by row, in the best company that was measured: of rows of a request, of requests in flight. Torch has
-        all cores for one request, a runtime of the CPU one core for each."""
+        """The same by row, in the best company that was measured: of rows in a request, of requests in flight. Torch
+        has all cores for one request, a runtime of the CPU one core for each."""
         plain = next(t.seconds for t in self.timings if (t.call, t.runtime) == (call, reference.NAME))
         own = [t for t in self.timings if (t.call, t.runtime) == (call, self.runtime)]
         return plain / min(t.seconds / (t.rows * t.in_flight) for t in own)

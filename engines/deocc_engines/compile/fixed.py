@@ -22,7 +22,10 @@ __all__ = ["ORDER", "FixedInputs", "scene"]
 
 Row = tuple[Tensor, ...]  # the inputs of one row
 # Each call's inputs are made of what those before it gave.
-ORDER = ("encode_text", "encode_image", "denoise", "decode_image", "decode_mask", "sam_encode", "sam_decode")
+ORDER = (
+    *("encode_text", "encode_image", "denoise", "decode_image", "decode_mask", "refine"),
+    *("sam_encode", "sam_decode"),
+)
 SIDE = 256  # pixels
 STEPS = 20  # of the schedule whose first, middle and last step are compared
 
@@ -63,6 +66,7 @@ class FixedInputs:
             "denoise": self._noisy,
             "decode_image": self._latents,
             "decode_mask": self._latents,
+            "refine": self._drafts,
             "sam_encode": lambda: [(torch.from_numpy(normalised(self._pixels, self._sam))[None],)],
             "sam_decode": self._prompts,
         }
@@ -86,6 +90,13 @@ class FixedInputs:
         modal = window.take(self._modal.astype(np.float32), 0.0)[..., None]
         images = (image * modal + 255 * (1 - modal), image)
         return [(torch.from_numpy(np.ascontiguousarray(i.transpose(2, 0, 1)) / 127.5 - 1)[None],) for i in images]
+
+    def _drafts(self) -> list[Row]:
+        """Of both images, beside the photo."""
+        (_, photo), window = self._images(), Window.whole(SIDE, SIDE, self._window)
+        modal = torch.from_numpy(window.take(self._modal.astype(np.float32), 0.0))[None, None]
+        decoded = zip(self._given["decode_image"], self._given["decode_mask"], strict=True)
+        return [(torch.cat([rgb, torch.sigmoid(logit)], dim=1), *photo, modal) for rgb, logit in decoded]
 
     def _latents(self) -> list[Row]:
         return [(latent,) for latent in self._given["encode_image"]]

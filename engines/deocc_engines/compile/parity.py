@@ -82,7 +82,7 @@ def verify_engine(
     thresholds = Thresholds.of(bundle.manifest, {name: call.exact for name, call in calls.items()})
     inputs = FixedInputs(bundle, networks)
     found: dict[str, Verdict] = {}
-    for name in ORDER:
+    for name in filter(calls.__contains__, ORDER):
         rows = inputs.rows(name)
         expected = [getattr(reference, name)(*row) for row in rows]
         inputs.answered(name, expected)

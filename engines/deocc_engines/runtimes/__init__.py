@@ -66,6 +66,7 @@ class Runtime:
     decode_mask: Callable[..., Any]
     sam_encode: Callable[..., Any]
     sam_decode: Callable[..., Any]
+    refine: Callable[..., Any] | None = None  # where the engine has a refiner
     artefacts: tuple[Artefact, ...] = ()
     sizes: tuple[int, ...] = (1,)
     by_row: bool = True
