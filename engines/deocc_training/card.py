@@ -64,7 +64,7 @@ more. For real photographs in earnest, serve a full-size engine.
 
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
   Autoencoder f{factor} with {latent} channels; {inputs} → {latent} channel UNet with the conditions in DeoccAnything's
-  order; mask decoder; {schedule}.
+  order; mask decoder; {schedule}. A refiner then mends mask and colours at the window's full resolution.
 - **Segmenter:** segment-anything's own modules at {sam_size} pixels.
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
 - **Presets:** {presets}. One forward pass a step with guidance 1, three otherwise.
@@ -99,10 +99,10 @@ stands in front of it, which only the truth knows.
 
 ## What it does not do
 
-- Large hidden parts come out blurred, and fine texture is beyond a 16 x 16 latent.
+- Large hidden parts come out blurred: it was taught to err little, not to look sharp.
 - Photographs: {photographs} photographic cut-outs were all it learnt from, and none was a whole scene.
 - One click often finds a part of the object or more than it. Give further clicks, a box, or a mask where you have one.
-- The verdict "already whole" is a threshold on the predicted hidden share, not a trained classifier.
+- The verdict "already whole" is the refiner's, which has only seen composited scenes.
 
 ## Results by index
 

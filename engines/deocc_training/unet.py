@@ -8,7 +8,7 @@ deocclusion, where the condition says nearly everything, these decide the shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +35,18 @@ from deocc_training.sheets import grid
 from deocc_training.views import Views, Warp, cut
 from deocc_training.windows import global_window, local_window
 
-__all__ = ["MINI", "SCHEDULE", "TEXT", "Conditioned", "UnetRecipe", "encoded", "finished", "sampled", "stage_windows"]
+__all__ = [
+    "MINI",
+    "SCHEDULE",
+    "TEXT",
+    "Conditioned",
+    "UnetRecipe",
+    "condition_of_views",
+    "encoded",
+    "finished",
+    "sampled",
+    "stage_windows",
+]
 
 MINI = UnetConfig(
     latent_channels=8,
@@ -136,9 +147,13 @@ def stage_windows(picked: Picked, rng: Generator) -> list[Window]:
 @torch.no_grad()
 def encoded(autoencoder: Autoencoder, seen: Views) -> tuple[Tensor, Tensor]:
     """z_0 = E(x_g) [b, c, z, z] and the condition [b, 1 + 2c, z, z] of views."""
-    pictures = signed(torch.cat([seen.target, seen.masked(), seen.image]))
-    z_0, masked, image = autoencoder.encode(pictures).float().chunk(3)
-    return z_0, condition_of(F.avg_pool2d(seen.modal, autoencoder.config.factor), masked, image)
+    return autoencoder.encode(signed(seen.target)).float(), condition_of_views(autoencoder.encode, seen)
+
+
+def condition_of_views(encode: Callable[[Tensor], Tensor], seen: Views) -> Tensor:
+    """What a completion shows the denoiser of them: [b, 1 + 2c, z, z]."""
+    masked, image = encode(signed(torch.cat([seen.masked(), seen.image]))).float().chunk(2)
+    return condition_of(F.interpolate(seen.modal, masked.shape[-2:], mode="area"), masked, image)
 
 
 def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:

@@ -38,6 +38,8 @@ def unpack(folder: Path, runs: Path) -> None:
         "unet": Conditioned(networks.unet, text),
         "segmenter": networks.sam,
     }
+    if networks.refiner is not None:
+        modules["refiner"] = networks.refiner
     for name, module in modules.items():
         if not (runs / name).exists():
             (runs / name).mkdir(parents=True)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
-from deocc_training import autoencoder, mask_decoder, pack, segmenter, unet
+from deocc_training import autoencoder, drafts, mask_decoder, pack, refiner, segmenter, unet
 from deocc_training.bank import SceneBank
 from deocc_training.scenes import Library, SceneSet, build
 from deocc_training.views import Warp, cut
@@ -51,9 +51,17 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     picture = torch.rand(1, 3, autoencoder.SIZE, autoencoder.SIZE)
     assert torch.equal(vae.encode(picture), fine.encode(picture))  # so the latents of the denoiser stay good
     pack.main(runs, tmp_path / "bundle")
+    assert load_networks(Bundle.open(tmp_path / "bundle")).refiner is None
+
+    drafts.main(str(tmp_path / "bundle"), train, tmp_path / "drafts", count=32)
+    refiner.main(tmp_path / "drafts", runs / "refiner", **few)
+    pack.main(runs, tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
     bundle.check()
-    assert load_networks(bundle).unet.config == unet.MINI
+    networks = load_networks(bundle)
+    assert networks.unet.config == unet.MINI
+    assert networks.refiner is not None
+    assert networks.refiner.config == refiner.MINI
     shutil.rmtree(runs)
 
 

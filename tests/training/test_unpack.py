@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from deocc_engines.bundle import COMPONENTS, find
+from deocc_engines.bundle import COMPONENTS, OPTIONAL, find
 from deocc_training import pack
 from deocc_training.unpack import unpack
 
@@ -15,7 +15,7 @@ def test_a_bundle_unpacked_and_packed_is_the_same(tmp_path: Path) -> None:
     bundle = find("deocc-mini")
     unpack(bundle.path, tmp_path / "runs")
     pack.main(tmp_path / "runs", tmp_path / "again")
-    for component in COMPONENTS:
+    for component in (*COMPONENTS, *filter(bundle.holds, OPTIONAL)):
         for name in ("config.json", "model.safetensors"):
             assert (tmp_path / "again" / component / name).read_bytes() == (bundle.path / component / name).read_bytes()
     state = torch.load(tmp_path / "runs" / "unet" / "state.pt", weights_only=True)

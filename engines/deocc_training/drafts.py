@@ -1,0 +1,132 @@
+"""Drafts: views of scenes with what the latent stages make of them, which is what a refiner learns from.
+
+`drafts.npy` uint8 [n, 12, s, s] in 0..255: the photo (3), the modal mask (1), the complete object on white (3), its
+alpha (1), and of the draft, decoded as a completion decodes it, the colours (3) and the probability (1). They are made
+by a bundle, compiled as it is served, in an order that does not depend on when the work is interrupted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from deocc_engines.bundle import find
+from deocc_engines.components import calls_of, load_networks
+from deocc_engines.guidance import Guidance
+from deocc_engines.runtimes import Runtime
+from deocc_engines.runtimes.selection import runtime_of
+from deocc_engines.sampler import Schedule, sample
+from deocc_engines.text import Tokenizer
+from deocc_training.bank import Picked, SceneBank
+from deocc_training.unet import condition_of_views
+from deocc_training.views import Warp, cut
+from deocc_training.windows import global_window, local_window
+
+__all__ = ["CHANNELS", "Drafter", "finished"]
+
+CHANNELS = 12
+BATCH = 32  # views drafted alike
+STEPS = 2  # as the default preset
+DRAWS = (1, 4)  # that the draft is the mean of, as in a completion's global and local stage
+LOCAL = 0.65  # share of the views that are local
+
+
+class Drafter:
+    """A bundle's completer up to the decoded latents."""
+
+    def __init__(self, runtime: Runtime, tokenizer: Tokenizer, schedule: Schedule, size: int) -> None:
+        self._runtime, self._schedule, self._size = runtime, schedule, size
+        self._no_text = runtime.encode_text(torch.from_numpy(tokenizer(""))[None])
+
+    def __call__(self, picked: Picked, rng: np.random.Generator) -> UInt8[Tensor, "b 12 s s"]:
+        """Views of scenes, warped, and their drafts; all of one kind."""
+        local = rng.random() < LOCAL
+        # A local window sees means of several draws, and now and then one, as other presets have it.
+        draws = DRAWS[1] if local and rng.random() < 0.8 else DRAWS[0]
+        windows = [
+            local_window(amodal, *extent, self._size, rng) if local else global_window(modal, *extent, self._size, rng)
+            for extent, (modal, amodal) in zip(picked.extents, picked.boxes, strict=True)
+        ]
+        seen = cut(picked, windows, Warp.draw(rng, len(windows), torch.device("cpu")))
+        condition = condition_of_views(self._runtime.encode_image, seen)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        rgb, p = torch.zeros_like(seen.image), torch.zeros_like(seen.alpha)
+        for _ in range(draws):
+            z_0 = self._denoised(condition, noise)
+            rgb += ((self._runtime.decode_image(z_0).float() + 1) / 2).clamp(0, 1) / draws
+            p += torch.sigmoid(self._runtime.decode_mask(z_0).float()) / draws
+        layers = torch.cat([seen.image, seen.modal, seen.target, seen.alpha, rgb, p], dim=1)
+        return (layers * 255).round().to(torch.uint8)
+
+    def _denoised(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+        channels = (condition.shape[1] - 1) // 2
+        noise = torch.randn(len(condition), channels, *condition.shape[2:], generator=generator)
+        run = sample(
+            self._schedule,
+            STEPS,
+            noise,
+            condition,
+            self._no_text,
+            guidance=Guidance(),
+            no_text=self._no_text,
+            on_step=lambda *_: None,
+        )
+        prediction = None
+        while True:
+            try:
+                rows = next(run) if prediction is None else run.send(prediction)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            prediction = self._runtime.denoise(*rows)
+
+
+def finished(out: Path) -> int:
+    """Drafts that are there."""
+    path = out / "finished.txt"
+    return int(path.read_text()) if path.exists() else 0
+
+
+def main(
+    bundle: Annotated[str, typer.Option(help="name or path")],
+    scenes: Annotated[Path, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    count: Annotated[int, typer.Option(help="rounded down to whole batches")] = 32000,
+    seed: int = 0,
+) -> None:
+    """Drafts views of training scenes; the same command resumes."""
+    opened = find(bundle)
+    networks = load_networks(opened)
+    torch.set_num_threads(2)
+    schedule = opened.manifest["schedule"]
+    size = opened.manifest["window"]
+    drafter = Drafter(
+        runtime_of(opened, calls_of(networks), "auto", streams=2),
+        Tokenizer.open(opened.path / "tokenizer" / "tokenizer.json", networks.text_config.length),
+        Schedule(schedule["name"], schedule["config"]),
+        size,
+    )
+    bank = SceneBank(scenes)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "drafts.npy"
+    count -= count % BATCH
+    shape = (count, CHANNELS, size, size)
+    store = np.lib.format.open_memmap(path, "r+" if path.exists() else "w+", np.uint8, shape)
+    if store.shape != shape:
+        raise typer.BadParameter(f"{path} holds {len(store)} drafts", param_hint="--count")
+    for start in tqdm(range(finished(out), count, BATCH), mininterval=5.0):
+        rng = np.random.default_rng([seed, start])
+        places = np.arange(start, start + BATCH) % len(bank)
+        with torch.inference_mode():
+            store[start : start + BATCH] = drafter(bank.pick(places), rng).numpy()
+        (out / "finished.txt").write_text(str(start + BATCH))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,142 @@
+"""Training of the refiner, on drafts that `deocc_training.drafts` wrote.
+
+BCE and Dice on the whole shape and Dice on its hidden part; of the colours the root mean square error, which is PSNR's,
+over the hidden part and, less, over all of the object; BCE on the verdict that nothing is hidden, and squared error on
+the IoU of the hidden part that it reaches.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Float
+from numpy.random import Generator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deocc_engines.networks.refiner import Refiner, RefinerConfig
+from deocc_training.autoencoder import signed
+from deocc_training.drafts import finished
+from deocc_training.loop import Figures, LoopOptions, load_ema, train
+from deocc_training.sheets import grid
+
+__all__ = ["MINI", "RefinerRecipe", "trained"]
+
+MINI = RefinerConfig()
+PARTS = [3, 1, 3, 1, 3, 1]  # channels of a draft: photo, modal, target, alpha, colours, probability
+NOTHING = 0.01  # a smaller hidden share counts as nothing
+MUCH = 0.1  # a larger one must not be called whole; between nothing and this, the label falls evenly
+VISIBLE_WEIGHT = 0.25  # of a pixel's mask: what is visible is taken from the modal mask in the end
+RECOLOURED = 0.5  # share of the views whose colour channels change places
+HIDDEN_COLOUR, COLOUR, VERDICT = 4.0, 1.0, 0.2  # weights
+EXACT = 1e-4  # a mean square error of colours (of 1) that is good enough
+
+
+class RefinerRecipe:
+    """Mended drafts."""
+
+    def __init__(self, drafts: Path, config: RefinerConfig = MINI, device: str = "cpu") -> None:
+        self.module = Refiner(config)
+        self._path, self._device = drafts, device
+        self._drafts = np.load(drafts / "drafts.npy", mmap_mode="r")
+        self._fixed = self._taken(np.arange(min(24, finished(drafts))))
+
+    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
+        views = self._taken(np.sort(rng.integers(finished(self._path), size=batch)))
+        views = torch.where(torch.from_numpy(rng.random((batch, 1, 1, 1)) < 0.5).to(views.device), views.flip(3), views)
+        views = _recoloured(views, rng)
+        photo, modal, target, alpha, rgb, p = torch.split(views, PARTS, dim=1)
+        mended, verdicts = self.module(torch.cat([signed(rgb), p], dim=1), signed(photo), modal)
+        colours, logits, verdicts = mended[:, :3].float(), mended[:, 3:].float(), verdicts.float()
+        p, hidden = torch.sigmoid(logits), (alpha - modal).clamp(min=0)
+        share = hidden.sum((1, 2, 3)) / alpha.sum((1, 2, 3)).clamp(min=1)
+        occluded = (share > NOTHING).float()
+        weight = 1 + (VISIBLE_WEIGHT - 1) * modal
+        bce = (weight * F.binary_cross_entropy_with_logits(logits, alpha, reduction="none")).mean()
+        behind = p * (1 - modal)
+        dice, hidden_dice = _dice(torch.maximum(p, modal), alpha), _dice(behind, hidden)
+        squares = (colours - signed(target)).square().mean(1, keepdim=True) / 4
+        rms, rms_all = _root_mean(squares, hidden), _root_mean(squares, alpha)
+        reached = _iou(behind.detach() > 0.5, hidden > 0.5)
+        whole = F.binary_cross_entropy_with_logits(verdicts[:, 0], (1 - share / MUCH).clamp(min=0))
+        judged = (occluded * (torch.sigmoid(verdicts[:, 1]) - reached).square()).mean()
+        loss = bce + dice.mean() + _mean(hidden_dice, occluded)
+        loss = loss + HIDDEN_COLOUR * _mean(rms, occluded) + COLOUR * rms_all.mean()
+        figures: Figures = {
+            "iou": _mean(_iou(torch.maximum(p.detach(), modal) > 0.5, alpha > 0.5), occluded),
+            "hidden_iou": _mean(reached, occluded),
+            "hidden_iou_before": _mean(_iou(views[:, 11:] * (1 - modal) > 0.5, hidden > 0.5), occluded),
+            "rms": _mean(rms.detach(), occluded),
+            "rms_all": rms_all.detach().mean(),
+            "whole": whole.detach(),
+            "judged": judged.detach(),
+        }
+        return loss + VERDICT * whole + judged, figures
+
+    def sheet(self, module: nn.Module) -> np.ndarray:
+        photo, modal, target, alpha, rgb, p = torch.split(self._fixed, PARTS, dim=1)
+        mended, _ = module(torch.cat([signed(rgb), p], dim=1), signed(photo), modal)
+        alphas = [signed(a.float()) for a in (p, torch.sigmoid(mended[:, 3:].float()), alpha)]
+        shown = [signed(photo), signed(rgb), mended[:, :3].float(), signed(target), *alphas]
+        return grid([each[i] for i in range(len(photo)) for each in shown], columns=14)
+
+    def _taken(self, rows: np.ndarray) -> Float[Tensor, "b 12 s s"]:
+        return torch.from_numpy(self._drafts[rows]).to(self._device).float() / 255
+
+
+def trained(run: Path, config: RefinerConfig = MINI) -> Refiner:
+    """The refiner of a run."""
+    module = Refiner(config)
+    load_ema(run, module)
+    return module
+
+
+def _recoloured(views: Float[Tensor, "b 12 s s"], rng: Generator) -> Float[Tensor, "b 12 s s"]:
+    orders = np.array(list(permutations(range(3))))
+    orders = orders[np.where(rng.random(len(views)) < RECOLOURED, rng.integers(len(orders), size=len(views)), 0)]
+    rest = np.broadcast_to(np.arange(12), (len(views), 12)).copy()
+    for first in (0, 4, 8):
+        rest[:, first : first + 3] = first + orders
+    index = torch.from_numpy(rest).to(views.device)
+    return views.gather(1, index[:, :, None, None].expand(-1, -1, *views.shape[2:]))
+
+
+def _dice(p: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
+    both, either = (p * truth).sum((1, 2, 3)), p.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return 1 - (2 * both + 1) / (either + 1)
+
+
+def _iou(a: Tensor, b: Tensor) -> Float[Tensor, " b"]:
+    return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
+
+
+def _root_mean(squares: Tensor, weight: Tensor) -> Float[Tensor, " b"]:
+    return ((weight * squares).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1) + EXACT).sqrt()
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    return (values * where).sum() / where.sum().clamp(min=1)
+
+
+def main(
+    drafts: Annotated[Path, typer.Option(help="what deocc_training.drafts wrote, or is writing")],
+    out: Annotated[Path, typer.Option()],
+    steps: int = 10000,
+    batch: int = 32,
+    learning_rate: float = 1e-3,
+    threads: int = 2,
+    device: str = "cpu",
+    minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
+) -> None:
+    """Trains deocc-mini's refiner; the same command resumes."""
+    recipe = RefinerRecipe(drafts, device=device)
+    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
+
+
+if __name__ == "__main__":
+    typer.run(main)
