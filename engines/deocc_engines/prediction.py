@@ -95,8 +95,8 @@ class Prediction:
 
     def _score(self, modal: Float32[np.ndarray, "s s"]) -> float:
         """What the refiner expects, or how sure the mask is of itself times how much of the visible part it covers."""
-        if self.quality is not None and self.whole is not None:
-            return self.whole + (1 - self.whole) * self.quality
+        if self.quality is not None:
+            return self.quality
         p = self.probability
         inside = np.maximum(p, modal) > 0.5
         certainty = float(np.abs(2 * p - 1)[inside].mean()) if inside.any() else 0.0

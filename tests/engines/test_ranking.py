@@ -29,8 +29,9 @@ def test_the_outlier_comes_last_however_sure_it_is() -> None:
 
 
 def test_a_refiners_judgement_stands() -> None:
-    samples = [sample_of(shape_of(width), seed, seed / 4, whole=0.0) for seed, width in enumerate((12, 14, 34))]
-    assert [(s.seed, s.score) for s in ranked(samples, shape_of(5))] == [(2, 0.5), (1, 0.25), (0, 0.0)]
+    judged = enumerate(((12, 0.9), (14, 0.5), (34, 0.0)))
+    samples = [sample_of(shape_of(width), seed, seed / 4, whole) for seed, (width, whole) in judged]
+    assert [(s.seed, s.score) for s in ranked(samples, shape_of(5))] == [(2, 0.75), (1, 0.625), (0, 0.5)]
 
 
 def test_samples_that_hide_nothing_agree_and_one_keeps_its_score() -> None:
