@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,8 +54,12 @@ def test_an_interrupt_ends_the_stage_at_work(tmp_path: Path) -> None:
     own = tmp_path / "pid"
     interrupts = "import os, pathlib, signal, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))"
     interrupts += "; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    with pytest.raises(KeyboardInterrupt):
-        list(run_stages([Stage("interrupts", (sys.executable, "-c", interrupts, str(own)))]))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(run_stages([Stage("interrupts", (sys.executable, "-c", interrupts, str(own)))]))
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(own.read_text()), 0)
 
