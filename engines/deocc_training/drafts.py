@@ -19,13 +19,11 @@ from tqdm import tqdm
 
 from deocc_engines.bundle import find
 from deocc_engines.components import calls_of, load_networks
-from deocc_engines.guidance import Guidance
 from deocc_engines.runtimes import Runtime
 from deocc_engines.runtimes.selection import runtime_of
-from deocc_engines.sampler import Schedule, sample
 from deocc_engines.text import Tokenizer
 from deocc_training.bank import Picked, SceneBank
-from deocc_training.unet import condition_of_views
+from deocc_training.unet import condition_of_views, sampled
 from deocc_training.views import Warp, cut
 from deocc_training.windows import global_window, local_window
 
@@ -41,8 +39,8 @@ LOCAL = 0.65  # share of the views that are local
 class Drafter:
     """A bundle's completer up to the decoded latents."""
 
-    def __init__(self, runtime: Runtime, tokenizer: Tokenizer, schedule: Schedule, size: int) -> None:
-        self._runtime, self._schedule, self._size = runtime, schedule, size
+    def __init__(self, runtime: Runtime, tokenizer: Tokenizer, size: int) -> None:
+        self._runtime, self._size = runtime, size
         self._no_text = runtime.encode_text(torch.from_numpy(tokenizer(""))[None])
 
     def __call__(self, picked: Picked, rng: np.random.Generator) -> UInt8[Tensor, "b 12 s s"]:
@@ -68,23 +66,7 @@ class Drafter:
     def _denoised(self, condition: Tensor, generator: torch.Generator) -> Tensor:
         channels = (condition.shape[1] - 1) // 2
         noise = torch.randn(len(condition), channels, *condition.shape[2:], generator=generator)
-        run = sample(
-            self._schedule,
-            STEPS,
-            noise,
-            condition,
-            self._no_text,
-            guidance=Guidance(),
-            no_text=self._no_text,
-            on_step=lambda *_: None,
-        )
-        prediction = None
-        while True:
-            try:
-                rows = next(run) if prediction is None else run.send(prediction)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            prediction = self._runtime.denoise(*rows)
+        return sampled(self._runtime.denoise, noise, condition, self._no_text.expand(len(noise), -1, -1), STEPS)
 
 
 def finished(out: Path) -> int:
@@ -104,12 +86,10 @@ def main(
     opened = find(bundle)
     networks = load_networks(opened)
     torch.set_num_threads(2)
-    schedule = opened.manifest["schedule"]
     size = opened.manifest["window"]
     drafter = Drafter(
         runtime_of(opened, calls_of(networks), "auto", streams=2),
         Tokenizer.open(opened.path / "tokenizer" / "tokenizer.json", networks.text_config.length),
-        Schedule(schedule["name"], schedule["config"]),
         size,
     )
     bank = SceneBank(scenes)

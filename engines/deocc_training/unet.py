@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deocc_engines.guidance import Denoiser
 from deocc_engines.networks.autoencoder import Autoencoder
 from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig, condition_of
@@ -156,12 +157,12 @@ def condition_of_views(encode: Callable[[Tensor], Tensor], seen: Views) -> Tenso
     return condition_of(F.interpolate(seen.modal, masked.shape[-2:], mode="area"), masked, image)
 
 
-def sampled(unet: nn.Module, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:
+def sampled(denoise: Denoiser, z_t: Tensor, condition: Tensor, text: Tensor, steps: int) -> Tensor:
     """Latents [b, c, z, z] of completed objects from noise, by DDIM without guidance."""
     scheduler = DDIMScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        v = unet(z_t, t.float().to(z_t.device).expand(len(z_t)), condition, text).float()
+        v = denoise(z_t, t.float().to(z_t.device).expand(len(z_t)), condition, text).float()
         z_t = scheduler.step(v, t, z_t).prev_sample
     return z_t
 
