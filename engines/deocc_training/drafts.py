@@ -32,7 +32,7 @@ __all__ = ["CHANNELS", "Drafter", "finished"]
 CHANNELS = 12
 BATCH = 32  # views drafted alike
 STEPS = 2  # as the default preset
-DRAWS = (1, 4)  # that the draft is the mean of, as in a completion's global and local stage
+DRAWS = (1, 4)  # that the draft is the mean of: the refiner is to know rough ones and smooth ones
 LOCAL = 0.65  # share of the views that are local
 
 
