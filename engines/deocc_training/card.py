@@ -64,7 +64,7 @@ more. For real photographs in earnest, serve a full-size engine.
 
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
   Autoencoder f{factor} with {latent} channels; {inputs} → {latent} channel UNet with the conditions in DeoccAnything's
-  order; mask decoder; {schedule}. A refiner then mends mask and colours at the window's full resolution.
+  order; mask decoder; {schedule}.{refiner}
 - **Segmenter:** segment-anything's own modules at {sam_size} pixels.
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
 - **Presets:** {presets}. One forward pass a step with guidance 1, three otherwise.
@@ -102,7 +102,7 @@ stands in front of it, which only the truth knows.
 - Large hidden parts come out blurred: it was taught to err little, not to look sharp.
 - Photographs: {photographs} photographic cut-outs were all it learnt from, and none was a whole scene.
 - One click often finds a part of the object or more than it. Give further clicks, a box, or a mask where you have one.
-- The verdict "already whole" is the refiner's, which has only seen composited scenes.
+- The verdict "already whole" is {verdict}.
 
 ## Results by index
 
@@ -123,6 +123,7 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
         f"text guidance {p.guidance_text:g})"
         for name, p in bundle.presets().items()
     ]
+    refined = bundle.holds("refiner")
     figures = [f"| {text} | {_cell(name, report[name])} | {bar(name)} |" for name, text in FIGURES.items()]
     return TEXT.format(
         name=manifest["name"],
@@ -131,6 +132,10 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
         latent=vae.latent_channels,
         inputs=1 + 3 * unet["latent_channels"],
         schedule=manifest["schedule"]["name"].removesuffix("Scheduler"),
+        refiner=" A refiner then mends mask and colours at the window's full resolution." if refined else "",
+        verdict="the refiner's, which has only seen composited scenes"
+        if refined
+        else "a threshold on the hidden share",
         presets=", ".join(presets),
         sam_size=bundle.config("sam")["image_size"],
         licence=manifest["licence"],

@@ -27,9 +27,9 @@ from deocc_training.unet import condition_of_views, sampled
 from deocc_training.views import Warp, cut
 from deocc_training.windows import global_window, local_window
 
-__all__ = ["CHANNELS", "Drafter", "finished"]
+__all__ = ["PARTS", "Drafter", "finished"]
 
-CHANNELS = 12
+PARTS = [3, 1, 3, 1, 3, 1]  # channels, in the order above
 BATCH = 32  # views drafted alike
 STEPS = 2  # as the default preset
 DRAWS = (1, 4)  # that the draft is the mean of: the refiner is to know rough ones and smooth ones
@@ -96,7 +96,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "drafts.npy"
     count -= count % BATCH
-    shape = (count, CHANNELS, size, size)
+    shape = (count, sum(PARTS), size, size)
     store = np.lib.format.open_memmap(path, "r+" if path.exists() else "w+", np.uint8, shape)
     if store.shape != shape:
         raise typer.BadParameter(f"{path} holds {len(store)} drafts", param_hint="--count")

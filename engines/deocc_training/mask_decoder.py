@@ -24,6 +24,7 @@ from deocc_training import unet
 from deocc_training.autoencoder import SIZE, pretrained, signed
 from deocc_training.bank import Picked, SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
+from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.sheets import grid
 from deocc_training.views import Warp, cut
 from deocc_training.windows import local_window
@@ -67,11 +68,8 @@ class MaskDecoderRecipe:
             latent[:count] = self._denoiser(condition[:count], int(rng.choice(PREDICTED_STEPS)))
         logits = self.module(latent).float()
         p = torch.sigmoid(logits)
-        dice = 1 - (2 * (p * alpha).sum((1, 2, 3)) + 1) / (p.sum((1, 2, 3)) + alpha.sum((1, 2, 3)) + 1)
-        loss = F.binary_cross_entropy_with_logits(logits, alpha) + dice.mean()
-        inside, truth = logits.detach() > 0, alpha > 0.5
-        iou = (inside & truth).sum((1, 2, 3)) / (inside | truth).sum((1, 2, 3)).clamp(min=1)
-        return loss, {"iou": iou.mean()}
+        loss = F.binary_cross_entropy_with_logits(logits, alpha) + dice_loss(p, alpha).mean()
+        return loss, {"iou": hard_iou(logits.detach() > 0, alpha > 0.5).mean()}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         latent, _ = unet.encoded(self._autoencoder, self._fixed)

@@ -21,14 +21,14 @@ from torch.nn import functional as F
 
 from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_training.autoencoder import signed
-from deocc_training.drafts import finished
+from deocc_training.drafts import PARTS, finished
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
+from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.sheets import grid
 
 __all__ = ["MINI", "RefinerRecipe", "trained"]
 
 MINI = RefinerConfig()
-PARTS = [3, 1, 3, 1, 3, 1]  # channels of a draft: photo, modal, target, alpha, colours, probability
 NOTHING = 0.01  # a smaller hidden share counts as nothing
 MUCH = 0.1  # a larger one must not be called whole; between nothing and this, the label falls evenly
 VISIBLE_WEIGHT = 0.25  # of a pixel's mask: what is visible is taken from the modal mask in the end
@@ -50,8 +50,8 @@ class RefinerRecipe:
         views = self._taken(np.sort(rng.integers(finished(self._path), size=batch)))
         views = torch.where(torch.from_numpy(rng.random((batch, 1, 1, 1)) < 0.5).to(views.device), views.flip(3), views)
         views = _recoloured(views, rng)
-        photo, modal, target, alpha, rgb, p = torch.split(views, PARTS, dim=1)
-        mended, verdicts = self.module(torch.cat([signed(rgb), p], dim=1), signed(photo), modal)
+        photo, modal, target, alpha, rgb, drafted = torch.split(views, PARTS, dim=1)
+        mended, verdicts = self.module(torch.cat([signed(rgb), drafted], dim=1), signed(photo), modal)
         colours, logits, verdicts = mended[:, :3].float(), mended[:, 3:].float(), verdicts.float()
         p, hidden = torch.sigmoid(logits), (alpha - modal).clamp(min=0)
         share = hidden.sum((1, 2, 3)) / alpha.sum((1, 2, 3)).clamp(min=1)
@@ -59,18 +59,18 @@ class RefinerRecipe:
         weight = 1 + (VISIBLE_WEIGHT - 1) * modal
         bce = (weight * F.binary_cross_entropy_with_logits(logits, alpha, reduction="none")).mean()
         behind = p * (1 - modal)
-        dice, hidden_dice = _dice(torch.maximum(p, modal), alpha), _dice(behind, hidden)
+        dice, hidden_dice = dice_loss(torch.maximum(p, modal), alpha), dice_loss(behind, hidden)
         squares = (colours - signed(target)).square().mean(1, keepdim=True) / 4
         rms, rms_all = _root_mean(squares, hidden), _root_mean(squares, alpha)
-        reached = _iou(behind.detach() > 0.5, hidden > 0.5)
+        reached = hard_iou(behind.detach() > 0.5, hidden > 0.5)
         whole = F.binary_cross_entropy_with_logits(verdicts[:, 0], (1 - share / MUCH).clamp(min=0))
         judged = (occluded * (torch.sigmoid(verdicts[:, 1]) - reached).square()).mean()
         loss = bce + dice.mean() + _mean(hidden_dice, occluded)
         loss = loss + HIDDEN_COLOUR * _mean(rms, occluded) + COLOUR * rms_all.mean()
         figures: Figures = {
-            "iou": _mean(_iou(torch.maximum(p.detach(), modal) > 0.5, alpha > 0.5), occluded),
+            "iou": _mean(hard_iou(torch.maximum(p.detach(), modal) > 0.5, alpha > 0.5), occluded),
             "hidden_iou": _mean(reached, occluded),
-            "hidden_iou_before": _mean(_iou(views[:, 11:] * (1 - modal) > 0.5, hidden > 0.5), occluded),
+            "hidden_iou_before": _mean(hard_iou(drafted * (1 - modal) > 0.5, hidden > 0.5), occluded),
             "rms": _mean(rms.detach(), occluded),
             "rms_all": rms_all.detach().mean(),
             "whole": whole.detach(),
@@ -100,19 +100,10 @@ def _recoloured(views: Float[Tensor, "b 12 s s"], rng: Generator) -> Float[Tenso
     orders = np.array(list(permutations(range(3))))
     orders = orders[np.where(rng.random(len(views)) < RECOLOURED, rng.integers(len(orders), size=len(views)), 0)]
     rest = np.broadcast_to(np.arange(12), (len(views), 12)).copy()
-    for first in (0, 4, 8):
+    for first in (0, 4, 8):  # the photo, the target, the draft
         rest[:, first : first + 3] = first + orders
     index = torch.from_numpy(rest).to(views.device)
     return views.gather(1, index[:, :, None, None].expand(-1, -1, *views.shape[2:]))
-
-
-def _dice(p: Tensor, truth: Tensor) -> Float[Tensor, " b"]:
-    both, either = (p * truth).sum((1, 2, 3)), p.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return 1 - (2 * both + 1) / (either + 1)
-
-
-def _iou(a: Tensor, b: Tensor) -> Float[Tensor, " b"]:
-    return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
 
 def _root_mean(squares: Tensor, weight: Tensor) -> Float[Tensor, " b"]:

@@ -27,6 +27,7 @@ from deocc_engines.window import Window
 from deocc_training.autoencoder import signed
 from deocc_training.bank import Picked, SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, train
+from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.sheets import grid
 from deocc_training.views import Warp, nearest, pictures
 
@@ -119,10 +120,8 @@ class SegmenterRecipe:
         known = (labels >= 0).float()[:, None].expand_as(logits)
         bce = (F.binary_cross_entropy_with_logits(logits, together, reduction="none") * known).sum() / known.sum()
         p, truth = torch.sigmoid(logits) * known, together * known
-        dice = 1 - (2 * (p * truth).sum(2) + 1) / (p.sum(2) + truth.sum(2) + 1)
-        said, right = (logits > 0) & (known > 0), truth > 0
-        iou = (said & right).sum(2) / (said | right).sum(2).clamp(min=1)
-        return bce + dice.mean(), iou.mean()
+        iou = hard_iou((logits > 0) & (known > 0), truth > 0, 2)
+        return bce + dice_loss(p, truth, 2).mean(), iou.mean()
 
     def _rounds(
         self, module: Sam, embedding: Tensor, truths: Tensor, rng: Generator, answers: list[Tensor] | None = None
@@ -251,12 +250,9 @@ def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) 
     wrongness = (p * (1 - target) + (1 - p) * target).square()
     # Without SAM's pretrained encoder its weight of .25 on the object teaches to answer with nothing: both count alike.
     focal = (bce * wrongness).mean((2, 3))
-    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
-    each = 20 * focal + dice
+    each = 20 * focal + dice_loss(p, target, (2, 3))
     with torch.no_grad():
-        hard = logits > 0
-        union = (hard | (target > 0.5)).sum((2, 3))
-        iou = (hard & (target > 0.5)).sum((2, 3)) / union.clamp(min=1)
+        iou = hard_iou(logits > 0, target > 0.5, (2, 3))
         first = torch.arange(logits.shape[1], device=logits.device) == 0
         allowed = first ^ multiple[:, None]
         chosen = torch.where(allowed, each, torch.inf).argmin(1)
