@@ -54,6 +54,7 @@ class Call:
         example: inputs of one row, with real shapes.
         dynamic: indices of inputs whose second dimension varies.
         exact: kept in float32 by runtimes that compute in less: cheap, and sensitive.
+        batched: rows of several requests are put into one call.
     """
 
     component: str
@@ -61,6 +62,7 @@ class Call:
     example: tuple[Tensor, ...]
     dynamic: tuple[int, ...] = ()
     exact: bool = False
+    batched: bool = False
 
     @property
     def bound(self) -> bool:
@@ -100,6 +102,7 @@ def calls_of(networks: Networks) -> dict[str, Call]:
                 torch.zeros(1, unet.condition_channels, z, z),
                 torch.zeros(1, length, unet.text_width),
             ),
+            batched=True,
         ),
         "decode_mask": Call("mask_decoder", networks.mask_decoder, (latent,)),
         "sam_encode": Call("sam", _Bound(networks.sam, "encode"), (torch.zeros(1, 3, sam.image_size, sam.image_size),)),

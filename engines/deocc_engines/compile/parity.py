@@ -87,7 +87,7 @@ def verify_engine(
         expected = [getattr(reference, name)(*row) for row in rows]
         inputs.answered(name, expected)
         plans = {artefact.batch[2] for artefact in served.artefacts if artefact.call == name}
-        batches = sorted(plans or {1, *(served.sizes if name == "denoise" else ())})
+        batches = sorted(plans or {1, *(served.sizes if calls[name].batched else ())})
         worst = max((_distance(getattr(served, name), rows, expected, batch) for batch in batches), key=_or_infinite)
         found[name] = thresholds.call(name, worst)
         on_event(Compared(name, found[name]))

@@ -89,7 +89,8 @@ class Runtime:
         threads = ThreadPoolExecutor(streams, "rows") if streams > 1 else None
         compiled = {key: compiler(key, call) for key, call in calls.items()}
         own: dict[str, Any] = {key: spread(by_size, threads) for key, by_size in compiled.items()}
-        return cls(name, version, **own, artefacts=artefacts, sizes=tuple(sorted(compiled.get("denoise", (1,)))))
+        sizes = next((tuple(sorted(compiled[key])) for key, call in calls.items() if call.batched), (1,))
+        return cls(name, version, **own, artefacts=artefacts, sizes=sizes)
 
     @classmethod
     def batched(

@@ -78,7 +78,7 @@ class OpenvinoCompiler:
         """Compiles one call, by the number of rows."""
         model = self._converted(name, call)
         by_size = {1: self._runner(model, call)}
-        if name == "denoise" and sum(p.numel() for p in call.module.parameters()) < SMALL:
+        if call.batched and sum(p.numel() for p in call.module.parameters()) < SMALL:
             for size in BATCHES:
                 model.reshape(
                     {port: [size, *example.shape[1:]] for port, example in zip(model.inputs, call.example, strict=True)}
