@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # Rows. Each size costs memory (140 MB of deocc-mini) and half a second at the start; eight would save 4 % over four.
 BATCHES = (2, 4)
-SMALL = 100e6  # parameters; a row of a larger network has work enough: full size runs at 95 % of the peak
+SMALL = 100e6  # parameters; a row of a larger network has work enough: full size runs at 94 % of the peak
 
 
 def runtime_here() -> str:
