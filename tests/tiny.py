@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
-from deocc_engines.networks.refiner import Refiner, RefinerConfig
+from deocc_engines.networks.refiner import MaskRefiner, Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -46,7 +46,17 @@ def tiny_refiner(*, whole: float = -2.0, quality: float = 0.0) -> Refiner:
     return refiner
 
 
-def write_tiny_bundle(folder: Path, refiner: Refiner | None = None) -> Bundle:
+def tiny_mask_refiner(*, change: float = 0.0, quality: float = 0.0) -> MaskRefiner:
+    """One that adds so much to every logit, and always judges the same: a logit."""
+    torch.manual_seed(2)
+    refiner = MaskRefiner(REFINER)
+    torch.nn.init.constant_(refiner.get_parameter("conv_out.bias"), change)
+    torch.nn.init.zeros_(refiner.verdicts.weight)
+    torch.nn.init.constant_(refiner.verdicts.bias, quality)
+    return refiner
+
+
+def write_tiny_bundle(folder: Path, refiner: Refiner | None = None, mask_refiner: MaskRefiner | None = None) -> Bundle:
     """32-pixel windows, two-level networks, seeded weights."""
     torch.manual_seed(0)
     vae, decoder = Autoencoder(VAE), MaskDecoder(VAE)
@@ -56,7 +66,7 @@ def write_tiny_bundle(folder: Path, refiner: Refiner | None = None) -> Bundle:
     torch.nn.init.ones_(sam.mask_decoder.output_upscaling[-2].bias)
     for mlp in sam.mask_decoder.output_hypernetworks_mlps:
         torch.nn.init.constant_(mlp.layers[-1].bias, 0.2)
-    networks = Networks(TextEncoder(TEXT), vae, Unet(UNET), decoder, sam, refiner)
+    networks = Networks(TextEncoder(TEXT), vae, Unet(UNET), decoder, sam, refiner, mask_refiner)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -9,8 +9,9 @@
     README.md, *.jpg                 the model card
     compiled.json                    what was compiled of it, in onnx/, openvino/ and trt/ (`compile.listing`)
 
-Components: text_encoder, vae, unet, mask_decoder, sam; refiner where the engine has one. Nothing executable is ever
-read from a bundle, but for the plans of TensorRT that its listing names, checked before they are read.
+Components: text_encoder, vae, unet, mask_decoder, sam; refiner and mask_refiner where the engine has them. Nothing
+executable is ever read from a bundle, but for the plans of TensorRT that its listing names, checked before they are
+read.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = [
 
 SCHEMA = 1
 COMPONENTS = ("text_encoder", "vae", "unet", "mask_decoder", "sam")
-OPTIONAL = ("refiner",)
+OPTIONAL = ("refiner", "mask_refiner")
 EMBEDDED = Path(__file__).parent / "bundles"
 DEFAULT = "deocc-mini"
 READ = 1 << 20  # bytes hashed at once

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deocc_engines.bundle import Bundle
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
-from deocc_engines.networks.refiner import Refiner, RefinerConfig
+from deocc_engines.networks.refiner import MaskRefiner, Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import ClipTextConfig, ClipTextEncoder, TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -23,7 +23,7 @@ from deocc_engines.networks.unet import Unet, UnetConfig
 __all__ = ["Call", "Networks", "calls_of", "load_networks"]
 
 C = TypeVar("C")
-STORED = (torch.float32, torch.float16, torch.bfloat16)  # what weights may be kept in
+STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn)  # what weights may be kept in
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Networks:
     mask_decoder: MaskDecoder
     sam: Sam
     refiner: Refiner | None = None
+    mask_refiner: MaskRefiner | None = None
 
     @property
     def text_config(self) -> TextConfig | ClipTextConfig:
@@ -120,8 +121,11 @@ def calls_of(networks: Networks) -> dict[str, Call]:
             exact=True,
         ),
     }
+    one, two, four = (torch.zeros(1, channels, s, s) for channels in (1, 2, 4))
     if networks.refiner is not None:
-        calls["refine"] = Call("refiner", networks.refiner, (torch.zeros(1, 4, s, s), image, torch.zeros(1, 1, s, s)))
+        calls["refine"] = Call("refiner", networks.refiner, (four, image, one))
+    if networks.mask_refiner is not None:
+        calls["refine_mask"] = Call("mask_refiner", networks.mask_refiner, (one, image, two))
     return calls
 
 
@@ -144,6 +148,9 @@ def load_networks(bundle: Bundle) -> Networks:
         mask_decoder=MaskDecoder(_config(AutoencoderConfig, bundle, "vae")),
         sam=Sam(_config(SamConfig, bundle, "sam")),
         refiner=Refiner(_config(RefinerConfig, bundle, "refiner")) if bundle.holds("refiner") else None,
+        mask_refiner=(
+            MaskRefiner(_config(RefinerConfig, bundle, "mask_refiner")) if bundle.holds("mask_refiner") else None
+        ),
     )
     for field in dataclasses.fields(networks):
         if module := getattr(networks, field.name):
@@ -172,7 +179,7 @@ def _load(bundle: Bundle, component: str, module: nn.Module) -> None:
             raise InvalidBundle(f"{component}: {name} has shape {list(weights[name].shape)}, not {list(own.shape)}")
         if weights[name].dtype != own.dtype and not (own.is_floating_point() and weights[name].dtype in STORED):
             raise InvalidBundle(f"{component}: {name} is of type {weights[name].dtype}, not {own.dtype}")
-        if weights[name].is_floating_point() and not torch.isfinite(weights[name]).all():
+        if weights[name].is_floating_point() and not torch.isfinite(weights[name].float()).all():
             raise InvalidBundle(f"{component}: {name} holds numbers that are not finite")
     for name in weights:
         if name not in expected:

@@ -52,7 +52,7 @@ class Deoccluder:
         for prompt in prompts:
             prompt.check(photo.width, photo.height, self.limits)
         embedding = self.embeddings.get(photo.image_id, lambda: self.segmenter.embed(photo.pixels))
-        return self.segmenter.segment_all(embedding, prompts)
+        return self.segmenter.segment_all(embedding, photo.pixels, prompts)
 
     def complete(
         self,

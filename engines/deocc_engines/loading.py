@@ -75,7 +75,7 @@ def deoccluder_of(
     tokenizer = Tokenizer.open(bundle.path / "tokenizer" / "tokenizer.json", networks.text_config.length)
     sam = networks.sam
     return Deoccluder(
-        segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid),
+        segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid, settings.window),
         completer=Completer(
             runtime,
             tokenizer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
+from deocc_engines.closeup import CloseUp, close_up
 from deocc_engines.completion import ModalMask
 from deocc_engines.errors import InvalidPrompt
 from deocc_engines.mask import clean
 from deocc_engines.prompt import Prompt
 from deocc_engines.window import Window, resize
 
-__all__ = ["PADDING", "Embedding", "SamRuntime", "Segmenter", "normalised", "prompt_tokens"]
+__all__ = ["PADDING", "Answer", "Embedding", "SamRuntime", "Segmenter", "normalised", "prompt_tokens"]
 
 # SAM's normalisation; padding is zero after it.
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -61,6 +62,10 @@ class SamRuntime(Protocol):
         has_mask: Float[Tensor, " b"],
     ) -> tuple[Float[Tensor, "b 4 l l"], Float[Tensor, "b 4"]]: ...
 
+    @property
+    def refine_mask(self) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """As `networks.refiner.MaskRefiner`; None where the engine has none."""
+
 
 def normalised(pixels: UInt8[np.ndarray, "h w 3"], size: int) -> Float32[np.ndarray, "3 s s"]:
     """An image fitted into a square (padded at the bottom or right) in SAM's value range."""
@@ -102,32 +107,62 @@ def _outputs(prompt: Prompt) -> range:
     return range(1, 4) if ambiguous else range(1)
 
 
-class Segmenter:
-    """Holds no state but the model; embeddings are the caller's to keep."""
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What SAM says to a prompt, before anything is made of it."""
 
-    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int) -> None:
-        self._runtime, self._image_size, self._mask_size = runtime, image_size, mask_size
+    logits: Float32[np.ndarray, "l l"]  # of the image, padded at the bottom or right to a square
+    score: float  # the IoU that it expects
+
+    def mask(self, height: int, width: int) -> Bool[np.ndarray, "h w"]:
+        """At the image's size, uncleaned."""
+        side = max(height, width)
+        return np.ascontiguousarray(resize(self.logits, side, side)[:height, :width] > 0)
+
+
+class Segmenter:
+    """Holds no state but the model; embeddings are the caller's to keep.
+
+    Args:
+        image_size: of SAM's input, pixels along each side.
+        mask_size: of its answers.
+        window: of the mask refiner's input, where there is one.
+    """
+
+    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int, window: int) -> None:
+        self._runtime, self._image_size, self._mask_size, self._window = runtime, image_size, mask_size, window
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Embedding:
         """The embedding of an upright RGB image."""
         image = torch.from_numpy(normalised(pixels, self._image_size))[None]
         return Embedding(self._runtime.encode(image), (pixels.shape[1], pixels.shape[0]))
 
-    def segment_all(self, embedding: Embedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
+    def segment_all(
+        self, embedding: Embedding, pixels: UInt8[np.ndarray, "h w 3"], prompts: Sequence[Prompt]
+    ) -> tuple[tuple[ModalMask, ...], ...]:
         """Candidates of each prompt, best predicted IoU first: up to three for one point, one for any other prompt.
+
+        Args:
+            embedding: of these pixels.
+
+        Raises:
+            InvalidPrompt: the model sees no object at one of them.
+        """
+        answers = self.answers(embedding, prompts)
+        return tuple(self._candidates(pixels, *each) for each in zip(prompts, answers, strict=True))
+
+    def answers(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+        """Those of SAM's answers to each prompt that count.
 
         Points after the first correct what was answered to those before them, as SAM is trained and evaluated: each is
         given with that answer's logits (Kirillov et al., section 3 and appendix A, "Training algorithm"). Prompts of
         as many tokens are decoded in one batch.
-
-        Raises:
-            InvalidPrompt: the model sees no object at one of them.
         """
         width, height = embedding.size
         scale = self._image_size / Window.whole(width, height, self._image_size).side
         turns = [_turns(prompt) for prompt in prompts]
         masks = [self._mask_prompt(prompt, width, height) for prompt in prompts]
-        answers: dict[int, tuple[Tensor, Tensor]] = {}
+        answers: list[list[Answer]] = [[] for _ in prompts]
         for turn in range(max(map(len, turns))):
             tokens = {i: prompt_tokens(own[turn], scale) for i, own in enumerate(turns) if turn < len(own)}
             for count in sorted({len(labels) for _, labels in tokens.values()}):
@@ -140,22 +175,37 @@ class Segmenter:
                     torch.cat([masks[i][1] for i in own]),
                 )
                 for row, i in enumerate(own):
-                    answers[i] = logits[row].float(), scores[row].float()
-                    best = max(_outputs(turns[i][turn]), key=scores[row].__getitem__)
-                    masks[i] = answers[i][0][best, None, None].clamp(-FARTHEST_LOGIT, FARTHEST_LOGIT), torch.ones(1)
-        return tuple(self._candidates(prompt, *answers[i], width, height) for i, prompt in enumerate(prompts))
+                    answers[i] = [
+                        Answer(logits[row, k].float().numpy(), float(scores[row, k])) for k in _outputs(turns[i][turn])
+                    ]
+                    best = torch.from_numpy(max(answers[i], key=lambda answer: answer.score).logits)
+                    masks[i] = best[None, None].clamp(-FARTHEST_LOGIT, FARTHEST_LOGIT), torch.ones(1)
+        return answers
 
     def _candidates(
-        self, prompt: Prompt, logits: Float[Tensor, "4 l l"], scores: Float[Tensor, " 4"], width: int, height: int
+        self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer]
     ) -> tuple[ModalMask, ...]:
-        found = [
-            ModalMask.of(shape, score=min(max(float(scores[k]), 0.0), 1.0))
-            for k in _outputs(prompt)
-            if (shape := self._to_image(logits[k].numpy(), width, height)).any()
-        ]
+        if self._runtime.refine_mask is None:
+            masks = [(answer.mask(*pixels.shape[:2]), answer.score) for answer in answers]
+        else:
+            seen = [close_up(pixels, answer.logits, prompt, self._window) for answer in answers]
+            masks = self._refined(seen, *pixels.shape[:2])
+        found = [ModalMask.of(clean(mask), score=min(max(score, 0.0), 1.0)) for mask, score in masks if mask.any()]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")
         return tuple(sorted(found, key=lambda candidate: -candidate.score))
+
+    def _refined(self, seen: Sequence[CloseUp], height: int, width: int) -> list[tuple[Bool[np.ndarray, "h w"], float]]:
+        assert self._runtime.refine_mask is not None
+        given = ([getattr(each, name) for each in seen] for name in ("answer", "photo", "clicks"))
+        logits, verdicts = self._runtime.refine_mask(*(torch.from_numpy(np.stack(part)) for part in given))
+        masks = []
+        for each, own, verdict in zip(seen, logits.float(), verdicts.float(), strict=True):
+            mask = np.zeros((height, width), np.bool_)
+            left, top, right, bottom = each.window.region(width, height)
+            mask[top:bottom, left:right] = each.window.put(own[0].numpy(), width, height) > 0
+            masks.append((mask, float(torch.sigmoid(verdict))))
+        return masks
 
     def _mask_prompt(self, prompt: Prompt, width: int, height: int) -> tuple[Tensor, Tensor]:
         low = torch.zeros(1, 1, self._mask_size, self._mask_size)
@@ -164,8 +214,3 @@ class Segmenter:
         window = Window.whole(width, height, self._mask_size)
         share = window.take(prompt.mask.astype(np.float32), 0.0)
         return torch.from_numpy((share * 2 - 1) * MASK_LOGIT)[None, None], torch.ones(1)
-
-    def _to_image(self, logits: Float32[np.ndarray, "l l"], width: int, height: int) -> Bool[np.ndarray, "h w"]:
-        window = Window.whole(width, height, self._mask_size)
-        mask = np.ascontiguousarray(resize(logits, window.side, window.side)[:height, :width] > 0)
-        return clean(mask) if mask.any() else mask

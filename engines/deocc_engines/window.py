@@ -63,8 +63,8 @@ class Window:
         return resize(square, self.size, self.size)
 
     def take_from(
-        self, other: Window, patch: Float32[np.ndarray, "s s c"], fill: float
-    ) -> Float32[np.ndarray, "s s c"]:
+        self, other: Window, patch: Float32[np.ndarray, "z z *c"], fill: float
+    ) -> Float32[np.ndarray, "s s *c"]:
         """This window's view of a patch seen through another window, without a detour over the image's pixels."""
         scale = other.size / other.side * self.side / self.size  # other's model pixels per model pixel of this one
         shift = np.array([self.left - other.left, self.top - other.top]) * other.size / other.side

@@ -65,11 +65,12 @@ more. For real photographs in earnest, serve a full-size engine.
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
   Autoencoder f{factor} with {latent} channels; {inputs} → {latent} channel UNet with the conditions in DeoccAnything's
   order; mask decoder; {schedule}.{refiner}
-- **Segmenter:** segment-anything's own modules at {sam_size} pixels.
+- **Segmenter:** segment-anything's own modules at {sam_size} pixels.{mask_refiner}
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
 - **Presets:** {presets}. One forward pass a step with guidance 1, three otherwise.
 - **Licence:** {licence}.
-- **Engine id:** `{engine_id}`. Weights are float16; OpenVINO runs them in bfloat16 where the processor can.
+- **Engine id:** `{engine_id}`. Weights are float16, the table is float8; OpenVINO runs them in bfloat16 where the
+  processor can.
 
 ## Training
 
@@ -133,6 +134,7 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
         inputs=1 + 3 * unet["latent_channels"],
         schedule=manifest["schedule"]["name"].removesuffix("Scheduler"),
         refiner=" A refiner then mends mask and colours at the window's full resolution." if refined else "",
+        mask_refiner=" A refiner then looks at each answer close up." if bundle.holds("mask_refiner") else "",
         verdict="the refiner's, which has only seen composited scenes"
         if refined
         else "a threshold on the hidden share",

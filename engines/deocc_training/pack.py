@@ -17,14 +17,17 @@ from deocc_engines.bundle import COMPONENTS, OPTIONAL, Bundle, seal
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import MaskDecoder
 from deocc_engines.networks.sam import Sam
-from deocc_training import refiner, segmenter, unet
+from deocc_training import mask_refiner, refiner, segmenter, unet
 from deocc_training.autoencoder import SIZE, pretrained
 from deocc_training.loop import load_ema
 from deocc_training.windows import GLOBAL_MARGIN
 
 __all__ = ["MANIFEST", "write_bundle"]
 
-RUNS = ("autoencoder", "autoencoder-decoder", "mask-decoder", "unet", "mask-decoder-predicted", "segmenter", "refiner")
+RUNS = (
+    *("autoencoder", "autoencoder-decoder", "mask-decoder", "unet", "mask-decoder-predicted", "segmenter"),
+    *("refiner", "mask-refiner"),
+)
 MANIFEST: dict[str, Any] = {
     "name": "deocc-mini",
     "licence": "Apache-2.0",
@@ -46,7 +49,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def write_bundle(folder: Path, networks: Networks, tokenizer: Path, manifest: dict[str, Any]) -> Bundle:
-    """Writes configurations, float16 weights, the tokenizer and the manifest; other files of the folder stay.
+    """Writes configurations, weights in float16, the tokenizer and the manifest; other files of the folder stay.
 
     Args:
         manifest: everything but `schema` and `files`.
@@ -77,7 +80,7 @@ def main(
     runs: Annotated[Path, typer.Option(help="the directory of the runs")],
     out: Annotated[Path, typer.Option(help="the bundle's directory")],
 ) -> None:
-    """Packs the runs named in RUNS as deocc-mini; the two that train a decoder on and the refiner may be absent."""
+    """Packs the runs named in RUNS as deocc-mini; the two that train a decoder on and the refiners may be absent."""
     vae = pretrained(_latest(runs, "autoencoder-decoder", "autoencoder"))
     decoder = MaskDecoder(vae.config)
     load_ema(_latest(runs, "mask-decoder-predicted", "mask-decoder"), decoder)
@@ -85,12 +88,13 @@ def main(
     sam = Sam(segmenter.MINI)
     load_ema(runs / "segmenter", sam)
     refined = refiner.trained(runs / "refiner") if (runs / "refiner").is_dir() else None
+    sharpened = mask_refiner.trained(runs / "mask-refiner") if (runs / "mask-refiner").is_dir() else None
     trained = {}
     for name in filter(lambda name: (runs / name).is_dir(), RUNS):
         state = torch.load(runs / name / "ema.pt", weights_only=True)
         hours = {device: round(seconds / 3600, 3) for device, seconds in state["seconds"].items()}
         trained[name] = {"steps": state["step"], "hours": hours}
-    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam, refined)
+    networks = Networks(conditioned.text, vae, conditioned.unet, decoder, sam, refined, sharpened)
     bundle = write_bundle(out, networks, runs / "words" / "tokenizer.json", {**MANIFEST, "trained": trained})
     typer.echo(bundle.engine_id)
 

@@ -7,7 +7,6 @@ the IoU of the hidden part that it reaches.
 
 from __future__ import annotations
 
-from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +20,10 @@ from torch.nn import functional as F
 
 from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_training.autoencoder import signed
-from deocc_training.drafts import PARTS, finished
+from deocc_training.drafts import PARTS
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
 from deocc_training.overlap import dice_loss, hard_iou
+from deocc_training.samples import Samples, mirrored, recoloured
 from deocc_training.sheets import grid
 
 __all__ = ["MINI", "RefinerRecipe", "trained"]
@@ -32,7 +32,7 @@ MINI = RefinerConfig()
 NOTHING = 0.01  # a smaller hidden share counts as nothing
 MUCH = 0.1  # a larger one must not be called whole; between nothing and this, the label falls evenly
 VISIBLE_WEIGHT = 0.25  # of a pixel's mask: what is visible is taken from the modal mask in the end
-RECOLOURED = 0.5  # share of the views whose colour channels change places
+RGB = (0, 4, 8)  # first channels of the photo, the target, the draft
 HIDDEN_COLOUR, COLOUR, VERDICT = 4.0, 1.0, 0.2  # weights
 EXACT = 1e-4  # a mean square error of colours (of 1) that is good enough
 
@@ -42,14 +42,11 @@ class RefinerRecipe:
 
     def __init__(self, drafts: Path, config: RefinerConfig = MINI, device: str = "cpu") -> None:
         self.module = Refiner(config)
-        self._path, self._device = drafts, device
-        self._drafts = np.load(drafts / "drafts.npy", mmap_mode="r")
-        self._fixed = self._taken(np.arange(min(24, finished(drafts))))
+        self._samples = Samples(drafts, device)
+        self._fixed = self._samples[np.arange(min(24, len(self._samples)))]
 
     def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        views = self._taken(np.sort(rng.integers(finished(self._path), size=batch)))
-        views = torch.where(torch.from_numpy(rng.random((batch, 1, 1, 1)) < 0.5).to(views.device), views.flip(3), views)
-        views = _recoloured(views, rng)
+        views = recoloured(mirrored(self._samples.draw(rng, batch), rng), rng, RGB)
         photo, modal, target, alpha, rgb, drafted = torch.split(views, PARTS, dim=1)
         mended, verdicts = self.module(torch.cat([signed(rgb), drafted], dim=1), signed(photo), modal)
         colours, logits, verdicts = mended[:, :3].float(), mended[:, 3:].float(), verdicts.float()
@@ -85,25 +82,12 @@ class RefinerRecipe:
         shown = [signed(photo), signed(rgb), mended[:, :3].float(), signed(target), *alphas]
         return grid([each[i] for i in range(len(photo)) for each in shown], columns=14)
 
-    def _taken(self, rows: np.ndarray) -> Float[Tensor, "b 12 s s"]:
-        return torch.from_numpy(self._drafts[rows]).to(self._device).float() / 255
-
 
 def trained(run: Path, config: RefinerConfig = MINI) -> Refiner:
     """The refiner of a run."""
     module = Refiner(config)
     load_ema(run, module)
     return module
-
-
-def _recoloured(views: Float[Tensor, "b 12 s s"], rng: Generator) -> Float[Tensor, "b 12 s s"]:
-    orders = np.array(list(permutations(range(3))))
-    orders = orders[np.where(rng.random(len(views)) < RECOLOURED, rng.integers(len(orders), size=len(views)), 0)]
-    rest = np.broadcast_to(np.arange(12), (len(views), 12)).copy()
-    for first in (0, 4, 8):  # the photo, the target, the draft
-        rest[:, first : first + 3] = first + orders
-    index = torch.from_numpy(rest).to(views.device)
-    return views.gather(1, index[:, :, None, None].expand(-1, -1, *views.shape[2:]))
 
 
 def _root_mean(squares: Tensor, weight: Tensor) -> Float[Tensor, " b"]:

@@ -40,6 +40,8 @@ def unpack(folder: Path, runs: Path) -> None:
     }
     if networks.refiner is not None:
         modules["refiner"] = networks.refiner
+    if networks.mask_refiner is not None:
+        modules["mask-refiner"] = networks.mask_refiner
     for name, module in modules.items():
         if not (runs / name).exists():
             (runs / name).mkdir(parents=True)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from deocc_engines.bundle import Bundle, seal, sha256_of
 from deocc_engines.compile.build import CompileOptions, compile_bundle
 from deocc_engines.compile.parity import verify_engine
-from tests.tiny import tiny_refiner, write_tiny_bundle
+from tests.tiny import tiny_mask_refiner, tiny_refiner, write_tiny_bundle
 
 __all__ = ["Workshop", "edit_listing", "make_workshop"]
 
@@ -33,7 +33,7 @@ class Workshop:
 def make_workshop(folder: Path) -> Workshop:
     """A tiny bundle, compiled for OpenVINO and compared."""
     path = folder / "tiny"
-    manifest = dict(write_tiny_bundle(path, tiny_refiner()).manifest)
+    manifest = dict(write_tiny_bundle(path, tiny_refiner(), tiny_mask_refiner()).manifest)
     # Tokens far from zero: what a LayerNorm of the text encoder sees is lost where it is rounded to bfloat16.
     weights = path / "text_encoder/model.safetensors"
     tensors = load_file(weights)

@@ -61,7 +61,7 @@ def test_options_that_do_not_fit_are_refused(bundle: Bundle, options: CompileOpt
 def test_a_second_build_is_taken_from_the_cache_and_the_engine_stays_the_same(workshop: Workshop) -> None:
     before, seen = workshop.bundle, list[Built]()
     compile_bundle(before, CompileOptions("openvino"), seen.append)
-    assert len(seen) == 8
+    assert len(seen) == 9
     assert all(built.cached for built in seen)
     after = workshop.bundle
     after.check()
@@ -142,7 +142,7 @@ def test_trt_rtx_builds_every_call_for_four_generations_of_cards(workshop: Works
     listing = compile_bundle(workshop.bundle, CompileOptions("trt-rtx", sms=sms, batches=(1,)))
     workshop.bundle.check()
     plans = listing.of("trt-rtx")
-    assert len(plans) == 8 * 4
+    assert len(plans) == 9 * 4
     for artefact in plans:
         assert artefact.plan is not None
         assert f"/sm{artefact.sm}/{artefact.dtype}-b1-1-1.plan" in artefact.plan

@@ -26,7 +26,7 @@ from deocc_engines.loading import load_deoccluder
 from deocc_engines.mask import depth
 from deocc_engines.networks.refiner import Refiner
 from deocc_engines.prompt import Point, Prompt
-from tests.tiny import tiny_refiner, write_tiny_bundle
+from tests.tiny import tiny_mask_refiner, tiny_refiner, write_tiny_bundle
 
 
 def pixels_of(completion: Completion) -> list[bytes]:
@@ -160,6 +160,21 @@ def test_a_click_gives_candidates_best_first_and_reuses_the_embedding(deoccluder
     np.testing.assert_array_equal(candidates[0].mask, again[0].mask)
 
 
+def test_a_mask_refiner_looks_close(tmp_path: Path, deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
+    def engine(**changes: float) -> Deoccluder:
+        bundle = write_tiny_bundle(tmp_path / str(changes), mask_refiner=tiny_mask_refiner(**changes))
+        return load_deoccluder(str(bundle.path), runtime="torch")[0]
+
+    prompt = Prompt(mask=disc)
+    plain, same = (d.segment(photo, prompt)[0] for d in (deoccluder, engine(quality=1.0)))
+    assert (plain.mask == same.mask).mean() > 0.98  # what it leaves alone lies where it lay
+    assert same.score == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+    everything = engine(change=30.0).segment(photo, Prompt(points=(Point(110.5, 80.5),)))
+    assert all(candidate.mask[80, 110] for candidate in everything)  # the click is always in sight
+    with pytest.raises(InvalidPrompt, match="no object"):
+        engine(change=-30.0).segment(photo, prompt)
+
+
 def test_several_prompts_for_one_photo_are_answered_as_each_alone(
     deoccluder: Deoccluder, photo: Photo, disc: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +182,7 @@ def test_several_prompts_for_one_photo_are_answered_as_each_alone(
 
     class Counting:
         encode = runtime.encode
+        refine_mask = None
 
         def decode(self, embedding: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             batches.append((len(embedding), rest[3].tolist()))

@@ -207,7 +207,8 @@ def test_a_layer_norm_in_bfloat16_breaks_parity_and_is_not_served(workshop: Work
     ov.save_model(convert(call), workshop.path / "openvino/encode_text/model.xml")
     edit_listing(workshop.path, "encode_text")
     found = verified(workshop)
-    assert [failure.split(":")[0] for failure in found.verdicts.failures()] == ["encode_text"]
+    failed = {failure.split(":")[0] for failure in found.verdicts.failures()}
+    assert failed - {"the image"} == {"encode_text"}  # what comes of it may be bad enough, too
     with pytest.raises(InvalidBundle, match=r"parity failed on openvino.*encode_text"):
         load_deoccluder(str(workshop.path), runtime="openvino")
 

@@ -78,7 +78,9 @@ class FakeSegmenter:
             file.write(b".")
         return FakeEmbedding(pixels.shape[1], pixels.shape[0])
 
-    def segment_all(self, embedding: FakeEmbedding, prompts: Sequence[Prompt]) -> tuple[tuple[ModalMask, ...], ...]:
+    def segment_all(
+        self, embedding: FakeEmbedding, pixels: np.ndarray, prompts: Sequence[Prompt]
+    ) -> tuple[tuple[ModalMask, ...], ...]:
         return tuple(self._candidates(embedding, prompt) for prompt in prompts)
 
     def _candidates(self, embedding: FakeEmbedding, prompt: Prompt) -> tuple[ModalMask, ...]:

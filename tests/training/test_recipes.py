@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
-from deocc_training import autoencoder, drafts, mask_decoder, pack, refiner, segmenter, unet
+from deocc_training import answers, autoencoder, drafts, mask_decoder, mask_refiner, pack, refiner, segmenter, unet
 from deocc_training.bank import SceneBank
 from deocc_training.scenes import Library, SceneSet, build
 from deocc_training.views import Warp, cut
@@ -55,6 +55,8 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
 
     drafts.main(str(tmp_path / "bundle"), train, tmp_path / "drafts", count=32)
     refiner.main(tmp_path / "drafts", runs / "refiner", **few)
+    answers.main(str(tmp_path / "bundle"), train, tmp_path / "answers", count=64)
+    mask_refiner.main(tmp_path / "answers", runs / "mask-refiner", **few)
     pack.main(runs, tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
     bundle.check()
@@ -62,6 +64,7 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     assert networks.unet.config == unet.MINI
     assert networks.refiner is not None
     assert networks.refiner.config == refiner.MINI
+    assert networks.mask_refiner is not None
     shutil.rmtree(runs)
 
 

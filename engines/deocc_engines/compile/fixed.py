@@ -11,6 +11,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from deocc_engines.bundle import Bundle
+from deocc_engines.closeup import close_up
 from deocc_engines.components import Networks
 from deocc_engines.prompt import Point, Prompt
 from deocc_engines.sampler import Schedule, noise_for
@@ -24,9 +25,10 @@ Row = tuple[Tensor, ...]  # the inputs of one row
 # Each call's inputs are made of what those before it gave.
 ORDER = (
     *("encode_text", "encode_image", "denoise", "decode_image", "decode_mask", "refine"),
-    *("sam_encode", "sam_decode"),
+    *("sam_encode", "sam_decode", "refine_mask"),
 )
 SIDE = 256  # pixels
+PROMPTS = tuple(Prompt((Point(100, 120), Point(157, 130, include=False))[:count]) for count in (1, 2))
 STEPS = 20  # of the schedule whose first, middle and last step are compared
 
 
@@ -69,6 +71,7 @@ class FixedInputs:
             "refine": self._drafts,
             "sam_encode": lambda: [(torch.from_numpy(normalised(self._pixels, self._sam))[None],)],
             "sam_decode": self._prompts,
+            "refine_mask": self._answers,
         }
         return make[name]()
 
@@ -122,14 +125,19 @@ class FixedInputs:
             for t, text in zip(steps, (words, nothing, words), strict=True)
         ]
 
+    def _answers(self) -> list[Row]:
+        """The first to each prompt, close up."""
+        answers = (logits[0, 0].float().numpy() for logits, _ in self._given["sam_decode"])
+        seen = [close_up(self._pixels, own, p, self._window) for own, p in zip(answers, PROMPTS, strict=True)]
+        return [tuple(torch.from_numpy(part)[None] for part in (s.answer, s.photo, s.clicks)) for s in seen]
+
     def _prompts(self) -> list[Row]:
         """One point, and two."""
         embedding = self._given["sam_encode"][0]
         low = torch.zeros(1, 1, 4 * self._networks.sam.grid, 4 * self._networks.sam.grid)
-        points = (Point(100, 120), Point(157, 130, include=False))
         rows: list[Row] = []
-        for count in (1, 2):
-            coordinates, labels = prompt_tokens(Prompt(points[:count]), self._sam / SIDE)
+        for prompt in PROMPTS:
+            coordinates, labels = prompt_tokens(prompt, self._sam / SIDE)
             given = torch.from_numpy(coordinates)[None], torch.from_numpy(labels)[None]
             rows.append((embedding, *given, low, torch.zeros(1)))
         return rows

@@ -67,6 +67,7 @@ class Runtime:
     sam_encode: Callable[..., Any]
     sam_decode: Callable[..., Any]
     refine: Callable[..., Any] | None = None  # where the engine has a refiner
+    refine_mask: Callable[..., Any] | None = None  # and one of masks
     artefacts: tuple[Artefact, ...] = ()
     sizes: tuple[int, ...] = (1,)
     by_row: bool = True

@@ -1,0 +1,75 @@
+"""An answer of SAM seen close up: what the mask refiner is shown of it.
+
+A click wants one object, which may be a small part of the image; SAM's logits are a grid over all of it. The window
+follows the answer (as RITM's and FocalClick's zoom-in does; Sofiiuk et al. 2021, Chen et al. 2022), so that small
+objects are refined at a scale like large ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from deocc_engines.mask import bounding_box, clean
+from deocc_engines.prompt import Box, Prompt
+from deocc_engines.window import Window
+
+__all__ = ["CloseUp", "close_up"]
+
+MARGIN = 1.75  # side of the window over the longer side of the answer: it may have missed parts
+RADIUS = 3  # of a click, pixels of the model
+FILL = 255.0  # the photo's beyond its borders
+NOTHING = -16.0  # logit where the answer says nothing
+
+
+@dataclass(frozen=True, eq=False)
+class CloseUp:
+    """A window and what is seen in it."""
+
+    window: Window
+    answer: Float32[np.ndarray, "1 s s"]  # the probability of belonging to the visible part
+    photo: Float32[np.ndarray, "3 s s"]  # in [−1, 1]
+    clicks: Float32[np.ndarray, "2 s s"]  # 1 around those that include and around those that exclude
+
+
+def close_up(
+    pixels: UInt8[np.ndarray, "h w 3"], logits: Float32[np.ndarray, "l l"], prompt: Prompt, size: int
+) -> CloseUp:
+    """What is to be seen of the answer to a prompt.
+
+    Args:
+        logits: of the image, padded at the bottom or right to a square.
+        size: of the window, pixels of the model.
+    """
+    height, width = pixels.shape[:2]
+    seen = Window.whole(width, height, len(logits))
+    window = Window.around(_extent(logits, seen, prompt, width, height), width, height, size, MARGIN)
+    near = window.take_from(seen, logits, NOTHING)
+    photo = (window.take(pixels, FILL) * (2 / 255) - 1).transpose(2, 0, 1)
+    clicks = np.zeros((2, size, size), np.float32)
+    for point in prompt.points:
+        x, y = ((v - start) * size / window.side for v, start in ((point.x, window.left), (point.y, window.top)))
+        cv2.circle(clicks[int(not point.include)], (int(x), int(y)), RADIUS, 1.0, -1)
+    answer = 1 / (1 + np.exp(-near.clip(NOTHING, -NOTHING)))
+    return CloseUp(window, answer[None].astype(np.float32), np.ascontiguousarray(photo, np.float32), clicks)
+
+
+def _extent(logits: Float32[np.ndarray, "l l"], seen: Window, prompt: Prompt, width: int, height: int) -> Box:
+    """The box of the answer and of what the prompt includes; the whole image where there is neither."""
+    scale = seen.side / seen.size
+    corners = [(point.x, point.y) for point in prompt.points if point.include]
+    boxes = [] if prompt.box is None else [prompt.box]
+    rows, columns = (min(round(extent / scale), seen.size) for extent in (height, width))
+    inside = np.ascontiguousarray(logits[:rows, :columns] > 0)
+    if inside.any():
+        x_min, y_min, x_max, y_max = (scale * end for end in dataclasses.astuple(bounding_box(clean(inside))))
+        boxes.append(Box(x_min, y_min, min(x_max, width), min(y_max, height)))
+    corners += [corner for box in boxes for corner in ((box.x_min, box.y_min), (box.x_max, box.y_max))]
+    if not corners:
+        return Box(0, 0, width, height)
+    xs, ys = zip(*corners, strict=True)
+    return Box(min(xs), min(ys), max(xs), max(ys))
