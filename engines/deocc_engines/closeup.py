@@ -8,17 +8,17 @@ objects are refined at a scale like large ones.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from deocc_engines.mask import bounding_box, clean
-from deocc_engines.prompt import Box, Prompt
+from deocc_engines.prompt import Box, Point, Prompt
 from deocc_engines.window import Window
 
-__all__ = ["CloseUp", "close_up"]
+__all__ = ["CloseUp", "close_up", "reduced"]
 
 MARGIN = 1.75  # side of the window over the longer side of the answer: it may have missed parts
 RADIUS = 3  # of a click, pixels of the model
@@ -34,6 +34,24 @@ class CloseUp:
     answer: Float32[np.ndarray, "1 s s"]  # the probability of belonging to the visible part
     photo: Float32[np.ndarray, "3 s s"]  # in [−1, 1]
     clicks: Float32[np.ndarray, "2 s s"]  # 1 around those that include and around those that exclude
+
+
+def reduced(
+    pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, longest: int
+) -> tuple[UInt8[np.ndarray, "H W 3"], Prompt]:
+    """A photo and a prompt at a size of at most so many pixels along the longer side."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels, prompt
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    across, down = size[0] / width, size[1] / height
+    points = tuple(Point(point.x * across, point.y * down, point.include) for point in prompt.points)
+    box = prompt.box and Box(
+        prompt.box.x_min * across, prompt.box.y_min * down, prompt.box.x_max * across, prompt.box.y_max * down
+    )
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return small, replace(prompt, points=points, box=box)
 
 
 def close_up(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from deocc_engines.closeup import CloseUp, close_up
+from deocc_engines.closeup import close_up, reduced
 from deocc_engines.completion import ModalMask
 from deocc_engines.errors import InvalidPrompt
 from deocc_engines.mask import clean
@@ -27,6 +27,7 @@ PADDING = -1  # label of a token that says nothing
 INCLUDE, EXCLUDE, CORNER_MIN, CORNER_MAX = 1, 0, 2, 3
 MASK_LOGIT = 8.0  # of the pixels of a mask prompt
 FARTHEST_LOGIT = 16.0  # of an answer that is corrected; as in training
+SHARPEST = 8  # windows along the longer side of the photo that close-ups are taken of
 TURNS = 4  # decodings of one prompt at most
 
 
@@ -185,27 +186,30 @@ class Segmenter:
     def _candidates(
         self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer]
     ) -> tuple[ModalMask, ...]:
-        if self._runtime.refine_mask is None:
-            masks = [(answer.mask(*pixels.shape[:2]), answer.score) for answer in answers]
-        else:
-            seen = [close_up(pixels, answer.logits, prompt, self._window) for answer in answers]
-            masks = self._refined(seen, *pixels.shape[:2])
+        if self._runtime.refine_mask is not None:
+            answers = self._refined(pixels, prompt, answers)
+        masks = [(answer.mask(*pixels.shape[:2]), answer.score) for answer in answers]
         found = [ModalMask.of(clean(mask), score=min(max(score, 0.0), 1.0)) for mask, score in masks if mask.any()]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")
         return tuple(sorted(found, key=lambda candidate: -candidate.score))
 
-    def _refined(self, seen: Sequence[CloseUp], height: int, width: int) -> list[tuple[Bool[np.ndarray, "h w"], float]]:
+    def _refined(self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers at the resolution of what was seen of them close up."""
         assert self._runtime.refine_mask is not None
+        pixels, prompt = reduced(pixels, prompt, SHARPEST * self._window)
+        height, width = pixels.shape[:2]
+        seen = [close_up(pixels, answer.logits, prompt, self._window) for answer in answers]
         given = ([getattr(each, name) for each in seen] for name in ("answer", "photo", "clicks"))
         logits, verdicts = self._runtime.refine_mask(*(torch.from_numpy(np.stack(part)) for part in given))
-        masks = []
-        for each, own, verdict in zip(seen, logits.float(), verdicts.float(), strict=True):
-            mask = np.zeros((height, width), np.bool_)
+        refined = []
+        for answer, each, own, verdict in zip(answers, seen, logits.float(), verdicts.float(), strict=True):
+            whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
             left, top, right, bottom = each.window.region(width, height)
-            mask[top:bottom, left:right] = each.window.put(own[0].numpy(), width, height) > 0
-            masks.append((mask, float(torch.sigmoid(verdict))))
-        return masks
+            whole[top:bottom, left:right] = each.window.put(own[0].numpy(), width, height)
+            # SAM sees all of the image, the refiner sees closer: the mean of both picks better than either.
+            refined.append(Answer(whole, (answer.score + float(torch.sigmoid(verdict))) / 2))
+        return refined
 
     def _mask_prompt(self, prompt: Prompt, width: int, height: int) -> tuple[Tensor, Tensor]:
         low = torch.zeros(1, 1, self._mask_size, self._mask_size)

@@ -165,10 +165,12 @@ def test_a_mask_refiner_looks_close(tmp_path: Path, deoccluder: Deoccluder, phot
         bundle = write_tiny_bundle(tmp_path / str(changes), mask_refiner=tiny_mask_refiner(**changes))
         return load_deoccluder(str(bundle.path), runtime="torch")[0]
 
-    prompt = Prompt(mask=disc)
-    plain, same = (d.segment(photo, prompt)[0] for d in (deoccluder, engine(quality=1.0)))
-    assert (plain.mask == same.mask).mean() > 0.98  # what it leaves alone lies where it lay
-    assert same.score == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+    prompt, content = Prompt(mask=disc), engine(quality=1.0)
+    large = Photo(photo.pixels.repeat(4, 0).repeat(4, 1), "large"), Prompt(mask=disc.repeat(4, 0).repeat(4, 1))
+    for asked in ((photo, prompt), large):
+        plain, same = (d.segment(*asked)[0] for d in (deoccluder, content))
+        assert (plain.mask == same.mask).mean() > 0.98  # what it leaves alone lies where it lay
+    assert same.score == pytest.approx((plain.score + 1 / (1 + np.exp(-1.0))) / 2, abs=1e-6)
     everything = engine(change=30.0).segment(photo, Prompt(points=(Point(110.5, 80.5),)))
     assert all(candidate.mask[80, 110] for candidate in everything)  # the click is always in sight
     with pytest.raises(InvalidPrompt, match="no object"):
