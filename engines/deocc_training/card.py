@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from PIL import Image
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.loading import load_deoccluder
 from deocc_engines.networks.autoencoder import AutoencoderConfig
+from deocc_engines.prompt import Box, Point, Prompt
 from deocc_training.report import bar
 from deocc_training.scenes import SceneSet
-from deocc_training.sheets import results
+from deocc_training.sheets import answered, results
 from deocc_training.sources import default_cache, load_index
 from deocc_training.splits import split_of
 
@@ -22,6 +24,15 @@ __all__ = ["render"]
 
 DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}  # "cuda": runs that recorded no name
 SHOWN = 24  # scenes on the sheet: the first ones, as they come
+# Real photographs, of scikit-image's (public domain or CC0), and what is asked for in them.
+PHOTOGRAPHS = (
+    ("coffee", Prompt(points=(Point(106, 228),))),  # the saucer
+    ("coffee", Prompt(box=Box(170, 16, 414, 288))),  # the cup
+    ("astronaut", Prompt(points=(Point(69, 377),))),
+    ("astronaut", Prompt(box=Box(280, 343, 503, 512))),  # the helmet
+    ("chelsea", Prompt(points=(Point(259, 212),))),
+    ("rocket", Prompt(box=Box(264, 131, 379, 424))),
+)
 
 COLUMNS = {
     "scenes": "scenes",
@@ -111,6 +122,11 @@ The first {shown} held-out scenes as they come, good and bad: photo with the vis
 (Scenes of cut-outs and backgrounds that may be shown.)
 
 ![First {shown} held-out scenes](sheet.jpg)
+
+Real photographs are another matter: green, what was asked; outlined, what the segmenter took for the visible part;
+beside it, what the completer made of that. (scikit-image's coffee, astronaut, chelsea and rocket.)
+
+![Six prompts in real photographs](photographs.jpg)
 """
 
 
@@ -170,7 +186,15 @@ def _cell(key: str, value: float | None) -> str:
     return str(int(value)) if key == "scenes" else f"{value:.1f}" if "psnr" in key else f"{value:.3f}"
 
 
-def _photographs() -> int:
+def _photographs() -> list[tuple[np.ndarray, Prompt]]:
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise ModuleNotFoundError("pip install scikit-image") from error
+    return [(np.asarray(getattr(data, name)()), prompt) for name, prompt in PHOTOGRAPHS]
+
+
+def _photographic_cutouts() -> int:
     cutouts, _ = load_index(default_cache())
     return sum(cutout.kind == "photograph" and split_of(cutout.identity) == "train" for cutout in cutouts)
 
@@ -181,7 +205,7 @@ def main(
     bundle: Annotated[Path, typer.Option()],
     train_scenes: Annotated[int, typer.Option(help="how many were trained on")],
 ) -> None:
-    """Writes README.md and sheet.jpg into the bundle."""
+    """Writes README.md, sheet.jpg and photographs.jpg into the bundle."""
     opened, figures = Bundle.open(bundle), json.loads(report.read_text())
     if figures["engine_id"] != opened.engine_id:
         raise typer.BadParameter(f"the report is of {figures['engine_id']}, the bundle is {opened.engine_id}")
@@ -190,9 +214,10 @@ def main(
     deoccluder, _ = load_deoccluder(str(bundle))
     counts = {
         "train_scenes": train_scenes,
-        "photographs": _photographs(),
+        "photographs": _photographic_cutouts(),
     }
     Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
+    Image.fromarray(answered(deoccluder, _photographs())).save(bundle / "photographs.jpg", quality=85)
     (bundle / "README.md").write_text(render(opened, figures, len(indices), counts))
 
 

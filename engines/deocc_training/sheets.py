@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import cv2
@@ -10,14 +12,15 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from deocc_engines.deoccluder import Deoccluder
+from deocc_engines.image import Photo
 from deocc_engines.prompt import Prompt
 from deocc_training.scenes import SceneSet
 
-__all__ = ["grid", "on_checker", "outlined", "results"]
+__all__ = ["answered", "grid", "on_checker", "outlined", "results"]
 
 TILE = 192  # pixels
 CHECKER = 12  # pixels
-OUTLINE = (255, 0, 200)
+OUTLINE, CLICK = (255, 0, 200), (0, 255, 60)
 
 
 def grid(pictures: Sequence[Tensor], columns: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -40,6 +43,26 @@ def results(deoccluder: Deoccluder, scenes: SceneSet, indices: Sequence[int]) ->
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 3)
     rows = [np.concatenate(tiles[i : i + 3], axis=1) for i in range(0, len(tiles), 3)]
     return np.concatenate(rows)
+
+
+def answered(
+    deoccluder: Deoccluder, cases: Sequence[tuple[UInt8[np.ndarray, "h w 3"], Prompt]]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Photo with the prompt and the visible part that was found outlined, result; three photos a row."""
+    tiles = []
+    for pixels, prompt in cases:
+        photo = Photo(pixels, f"sha256:{hashlib.sha256(pixels.tobytes()).hexdigest()}")
+        modal = deoccluder.segment(photo, prompt)[0].mask
+        sample = deoccluder.complete(photo, Prompt(mask=modal)).samples[0]
+        shown = outlined(pixels, modal, thickness=3)
+        for point in prompt.points:
+            cv2.circle(shown, (int(point.x), int(point.y)), 9, CLICK, -1)
+        if prompt.box is not None:
+            x_min, y_min, x_max, y_max = (round(end) for end in dataclasses.astuple(prompt.box))
+            cv2.rectangle(shown, (x_min, y_min), (x_max - 1, y_max - 1), CLICK, 2)
+        tiles.append(np.concatenate([_tile(shown), _tile(on_checker(sample.rgba()))], axis=1))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 3)
+    return np.concatenate([np.concatenate(tiles[i : i + 3], axis=1) for i in range(0, len(tiles), 3)])
 
 
 def outlined(
