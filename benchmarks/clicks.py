@@ -83,9 +83,9 @@ def _measured(
 
 
 def _engine(folder: Path | None) -> Deoccluder:
-    """deocc-mini with a segmenter of ViT-B's sizes, compiled into `folder`; in torch float32 without one."""
+    """deocc-mini with a segmenter of ViT-B's sizes alone, compiled into `folder`; in torch float32 without one."""
     bundle = find(None)
-    networks = dataclasses.replace(load_networks(bundle), sam=random_sam(FULL))
+    networks = dataclasses.replace(load_networks(bundle), sam=random_sam(FULL), mask_refiner=None)
     calls = calls_of(networks)
     streams = os.cpu_count() or 1
     if folder is None:
