@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
-from deocc_engines.networks.refiner import MaskRefiner, Refiner, RefinerConfig
+from deocc_engines.networks.refiner import MaskRefiner, MaskRefinerConfig, Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -49,7 +49,7 @@ def tiny_refiner(*, whole: float = -2.0, quality: float = 0.0) -> Refiner:
 def tiny_mask_refiner(*, change: float = 0.0, quality: float = 0.0) -> MaskRefiner:
     """One that adds so much to every logit, and always judges the same: a logit."""
     torch.manual_seed(2)
-    refiner = MaskRefiner(REFINER)
+    refiner = MaskRefiner(MaskRefinerConfig(REFINER.channels, groups=REFINER.groups, window=32))
     torch.nn.init.constant_(refiner.get_parameter("conv_out.bias"), change)
     torch.nn.init.zeros_(refiner.verdicts.weight)
     torch.nn.init.constant_(refiner.verdicts.bias, quality)

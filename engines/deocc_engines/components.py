@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deocc_engines.bundle import Bundle
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.networks.autoencoder import Autoencoder, AutoencoderConfig, MaskDecoder
-from deocc_engines.networks.refiner import MaskRefiner, Refiner, RefinerConfig
+from deocc_engines.networks.refiner import MaskRefiner, MaskRefinerConfig, Refiner, RefinerConfig
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import ClipTextConfig, ClipTextEncoder, TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
@@ -121,11 +121,12 @@ def calls_of(networks: Networks) -> dict[str, Call]:
             exact=True,
         ),
     }
-    one, two, four = (torch.zeros(1, channels, s, s) for channels in (1, 2, 4))
     if networks.refiner is not None:
-        calls["refine"] = Call("refiner", networks.refiner, (four, image, one))
+        calls["refine"] = Call("refiner", networks.refiner, (torch.zeros(1, 4, s, s), image, torch.zeros(1, 1, s, s)))
     if networks.mask_refiner is not None:
-        calls["refine_mask"] = Call("mask_refiner", networks.mask_refiner, (one, image, two))
+        w = networks.mask_refiner.config.window
+        seen = tuple(torch.zeros(1, channels, w, w) for channels in (1, 3, 2))
+        calls["refine_mask"] = Call("mask_refiner", networks.mask_refiner, seen)
     return calls
 
 
@@ -149,7 +150,7 @@ def load_networks(bundle: Bundle) -> Networks:
         sam=Sam(_config(SamConfig, bundle, "sam")),
         refiner=Refiner(_config(RefinerConfig, bundle, "refiner")) if bundle.holds("refiner") else None,
         mask_refiner=(
-            MaskRefiner(_config(RefinerConfig, bundle, "mask_refiner")) if bundle.holds("mask_refiner") else None
+            MaskRefiner(_config(MaskRefinerConfig, bundle, "mask_refiner")) if bundle.holds("mask_refiner") else None
         ),
     )
     for field in dataclasses.fields(networks):

@@ -73,9 +73,9 @@ def deoccluder_of(
     except (KeyError, TypeError) as error:
         raise InvalidBundle(f"the manifest lacks {error}") from error
     tokenizer = Tokenizer.open(bundle.path / "tokenizer" / "tokenizer.json", networks.text_config.length)
-    sam = networks.sam
+    sam, close = networks.sam, networks.mask_refiner
     return Deoccluder(
-        segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid, settings.window),
+        segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid, close.config.window if close else None),
         completer=Completer(
             runtime,
             tokenizer,

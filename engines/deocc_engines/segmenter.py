@@ -127,10 +127,10 @@ class Segmenter:
     Args:
         image_size: of SAM's input, pixels along each side.
         mask_size: of its answers.
-        window: of the mask refiner's input, where there is one.
+        window: of the mask refiner's input; None: there is none.
     """
 
-    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int, window: int) -> None:
+    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int, window: int | None = None) -> None:
         self._runtime, self._image_size, self._mask_size, self._window = runtime, image_size, mask_size, window
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Embedding:
@@ -186,20 +186,22 @@ class Segmenter:
     def _candidates(
         self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer]
     ) -> tuple[ModalMask, ...]:
-        if self._runtime.refine_mask is not None:
-            answers = self._refined(pixels, prompt, answers)
+        if self._window is not None:
+            answers = self._refined(pixels, prompt, answers, self._window)
         masks = [(answer.mask(*pixels.shape[:2]), answer.score) for answer in answers]
         found = [ModalMask.of(clean(mask), score=min(max(score, 0.0), 1.0)) for mask, score in masks if mask.any()]
         if not found:
             raise InvalidPrompt("no object was found at this prompt", field="prompt")
         return tuple(sorted(found, key=lambda candidate: -candidate.score))
 
-    def _refined(self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer]) -> list[Answer]:
+    def _refined(
+        self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: Sequence[Answer], window: int
+    ) -> list[Answer]:
         """The answers at the resolution of what was seen of them close up."""
         assert self._runtime.refine_mask is not None
-        pixels, prompt = reduced(pixels, prompt, SHARPEST * self._window)
+        pixels, prompt = reduced(pixels, prompt, SHARPEST * window)
         height, width = pixels.shape[:2]
-        seen = [close_up(pixels, answer.logits, prompt, self._window) for answer in answers]
+        seen = [close_up(pixels, answer.logits, prompt, window) for answer in answers]
         given = ([getattr(each, name) for each in seen] for name in ("answer", "photo", "clicks"))
         logits, verdicts = self._runtime.refine_mask(*(torch.from_numpy(np.stack(part)) for part in given))
         refined = []

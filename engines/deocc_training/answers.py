@@ -23,6 +23,7 @@ from deocc_engines.bundle import find
 from deocc_engines.closeup import close_up
 from deocc_engines.components import calls_of, load_networks
 from deocc_engines.mask import bounding_box, depth
+from deocc_engines.networks.refiner import MaskRefinerConfig
 from deocc_engines.prompt import Box, Point, Prompt
 from deocc_engines.runtimes.selection import runtime_of
 from deocc_engines.segmenter import Answer, Segmenter
@@ -37,6 +38,7 @@ INSTANCES = 2  # asked for in each scene
 EACH = 4  # samples of an instance
 SCENES = 8  # a batch
 THREADS = 2
+SIZE = MaskRefinerConfig.window
 SMALLEST = 60  # visible pixels of an instance worth asking for
 BOXED = 0.15  # share of the instances that are first asked for by a box
 ZOOMED = 0.4  # share of the scenes seen in part
@@ -130,12 +132,10 @@ def main(
     """Asks about training scenes; the same command resumes."""
     opened = find(bundle)
     networks = load_networks(opened)
-    sam, size = networks.sam, opened.manifest["window"]
+    sam = networks.sam
     torch.set_num_threads(1)
-    segmenter = Segmenter(
-        runtime_of(opened, calls_of(networks), "auto", THREADS), sam.config.image_size, 4 * sam.grid, size
-    )
-    ask, drawn = Questioner(segmenter, size), SceneSet.open(scenes)
+    segmenter = Segmenter(runtime_of(opened, calls_of(networks), "auto", THREADS), sam.config.image_size, 4 * sam.grid)
+    ask, drawn = Questioner(segmenter, SIZE), SceneSet.open(scenes)
 
     def asked(index: int) -> UInt8[np.ndarray, "n 7 s s"]:
         return ask(drawn[index % len(drawn)], np.random.default_rng([seed, index]))
@@ -146,7 +146,7 @@ def main(
             first = start // (INSTANCES * EACH)
             return np.concatenate(list(threads.map(asked, range(first, first + SCENES))))
 
-        write(out, count, SCENES * INSTANCES * EACH, (sum(PARTS), size, size), make)
+        write(out, count, SCENES * INSTANCES * EACH, (sum(PARTS), SIZE, SIZE), make)
 
 
 if __name__ == "__main__":

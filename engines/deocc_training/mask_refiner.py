@@ -16,7 +16,7 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deocc_engines.networks.refiner import MaskRefiner, RefinerConfig
+from deocc_engines.networks.refiner import MaskRefiner, MaskRefinerConfig
 from deocc_training.answers import PARTS
 from deocc_training.autoencoder import signed
 from deocc_training.loop import Figures, LoopOptions, load_ema, train
@@ -26,7 +26,7 @@ from deocc_training.sheets import grid
 
 __all__ = ["MINI", "MaskRefinerRecipe", "trained"]
 
-MINI = RefinerConfig()
+MINI = MaskRefinerConfig()
 RGB = (0,)  # first channel of the photo
 AGAIN = 0.25  # share of the batches in which it is given its own answer
 
@@ -34,7 +34,7 @@ AGAIN = 0.25  # share of the batches in which it is given its own answer
 class MaskRefinerRecipe:
     """Mended answers."""
 
-    def __init__(self, answers: Path, config: RefinerConfig = MINI, device: str = "cpu") -> None:
+    def __init__(self, answers: Path, config: MaskRefinerConfig = MINI, device: str = "cpu") -> None:
         self.module = MaskRefiner(config)
         self._samples = Samples(answers, device)
         self._fixed = self._samples[np.arange(min(48, len(self._samples)))]
@@ -67,7 +67,7 @@ class MaskRefinerRecipe:
         return grid([each[i] for i in range(len(photo)) for each in shown], columns=16)
 
 
-def trained(run: Path, config: RefinerConfig = MINI) -> MaskRefiner:
+def trained(run: Path, config: MaskRefinerConfig = MINI) -> MaskRefiner:
     """The mask refiner of a run."""
     module = MaskRefiner(config)
     load_ema(run, module)

@@ -20,7 +20,7 @@ from deocc.cli import main
 from deocc_engines import bundle as bundles
 from deocc_engines.bundle import Bundle
 from deocc_engines.convert import published
-from tests.tiny import write_tiny_bundle
+from tests.tiny import tiny_mask_refiner, tiny_refiner, write_tiny_bundle
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ANYTHING, BASE, SAM = "cloudyfall/DeoccAnything", "sd2-community/stable-diffusion-2-inpainting", "facebook/sam-vit-base"
@@ -134,9 +134,10 @@ def test_a_terminal_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sam_comes_with_a_bundles_completer(hub: Hub, tmp_path: Path) -> None:
-    tiny = write_tiny_bundle(tmp_path / "tiny")
+    tiny = write_tiny_bundle(tmp_path / "tiny", tiny_refiner(), tiny_mask_refiner())
     assert run("pull", "sam-vit-b", "--completer", tiny.path, "--accept-licence") == 0
     made = bundles.find("tiny+sam-vit-b")
+    assert (made.holds("refiner"), made.holds("mask_refiner")) == (True, False)  # each belongs to one part
     assert [entry["part"] for entry in made.manifest["sources"]] == ["completer", "segmenter"]
     assert made.manifest["sources"][0]["bundle"] == tiny.engine_id
     # and gives its segmenter to others, without a hub and without asking again

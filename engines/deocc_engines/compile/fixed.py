@@ -127,8 +127,10 @@ class FixedInputs:
 
     def _answers(self) -> list[Row]:
         """The first to each prompt, close up."""
+        assert self._networks.mask_refiner is not None
+        size = self._networks.mask_refiner.config.window
         answers = (logits[0, 0].float().numpy() for logits, _ in self._given["sam_decode"])
-        seen = [close_up(self._pixels, own, p, self._window) for own, p in zip(answers, PROMPTS, strict=True)]
+        seen = [close_up(self._pixels, own, p, size) for own, p in zip(answers, PROMPTS, strict=True)]
         return [tuple(torch.from_numpy(part)[None] for part in (s.answer, s.photo, s.clicks)) for s in seen]
 
     def _prompts(self) -> list[Row]:

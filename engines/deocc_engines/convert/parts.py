@@ -17,9 +17,9 @@ from deocc_engines.convert.provenance import PartName, Source, borrowed
 
 __all__ = ["BorrowedPart", "Part", "PublishedCompleter", "PublishedSegmenter"]
 
-FOLDERS: dict[PartName, tuple[str, ...]] = {
-    "completer": ("tokenizer", "text_encoder", "vae", "unet", "mask_decoder"),
-    "segmenter": ("sam",),
+FOLDERS: dict[PartName, tuple[str, ...]] = {  # where they are: some are optional
+    "completer": ("tokenizer", "text_encoder", "vae", "unet", "mask_decoder", "refiner"),
+    "segmenter": ("sam", "mask_refiner"),
 }
 OWN = ("schema", "name", "licence", "commercial_use", "sources", "files")  # of a manifest: about the bundle as a whole
 
@@ -49,7 +49,7 @@ class BorrowedPart:
     def write(self, folder: Path, dtype: torch.dtype, say: Callable[[str], None]) -> list[dict[str, Any]]:
         say(f"copying the {self.name} of {self.donor.engine_id}")
         self.donor.check()
-        for name in FOLDERS[self.name]:
+        for name in filter(self.donor.holds, FOLDERS[self.name]):
             shutil.copytree(self.donor.path / name, folder / name)
         return borrowed(self.name, self.donor)
 

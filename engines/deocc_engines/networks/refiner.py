@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle
 
-__all__ = ["MaskRefiner", "Refiner", "RefinerConfig"]
+__all__ = ["MaskRefiner", "MaskRefinerConfig", "Refiner", "RefinerConfig"]
 
 BINS = 4  # of a histogram along each of red, green and blue
 PRIOR, RARE = 2.0, 1e-3  # pixels, and share, of a colour that count as nothing
@@ -33,6 +33,13 @@ class RefinerConfig:
     channels: tuple[int, ...] = (64, 96, 128)  # by level, finest first
     patch: int = 4  # pixels folded into channels along each side
     groups: int = 32  # of the normalisations
+
+
+@dataclass(frozen=True)
+class MaskRefinerConfig(RefinerConfig):
+    """Sizes of a mask refiner."""
+
+    window: int = 128  # pixels along each side of what it is shown
 
 
 class _PixelUnet(nn.Module):
@@ -104,7 +111,9 @@ class Refiner(_PixelUnet):
 class MaskRefiner(_PixelUnet):
     """`refiner(answer, photo, clicks)` gives the mended answer of a SAM and the verdict."""
 
-    def __init__(self, config: RefinerConfig) -> None:
+    config: MaskRefinerConfig
+
+    def __init__(self, config: MaskRefinerConfig) -> None:
         super().__init__(config, inputs=9, outputs=1, verdicts=1)
 
     def forward(
