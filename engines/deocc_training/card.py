@@ -22,7 +22,6 @@ from deocc_training.splits import split_of
 
 __all__ = ["render"]
 
-DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}  # "cuda": runs that recorded no name
 SHOWN = 24  # scenes on the sheet: the first ones, as they come
 # Real photographs, of scikit-image's (public domain or CC0), and what is asked for in them.
 PHOTOGRAPHS = (
@@ -89,7 +88,7 @@ more. For real photographs in earnest, serve a full-size engine.
 |---|---|---|
 {trained}
 
-Data: {train_scenes:,} scenes composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
+Data: {learnt} composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
 openclipart drawings (public domain), tuxpaint stamps (mostly photographs; GPL-2, trained on, not shipped) over desktop
 wallpapers (GPL-2+ and CC-BY-SA, trained on, not shipped) and drawn backgrounds; up to 3 objects behind and 3 in front,
 15 % unoccluded. Objects are bent, views stretched and lit at random. One identity in ten is held out, look-alikes
@@ -130,10 +129,17 @@ beside it, what the completer made of that. (scikit-image's coffee, astronaut, c
 """
 
 
-def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str, int]) -> str:
-    """The card's Markdown."""
+def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int, learnt: str, gpu: str) -> str:
+    """The card's Markdown.
+
+    Args:
+        photographs: photographic cut-outs that were learnt from.
+        learnt, gpu: as of `main`.
+    """
     manifest = bundle.manifest
-    trained = [f"| {name} | {run['steps']:,} | {_times(run['hours'])} |" for name, run in manifest["trained"].items()]
+    trained = [
+        f"| {name} | {run['steps']:,} | {_times(run['hours'], gpu)} |" for name, run in manifest["trained"].items()
+    ]
     unet, vae = bundle.config("unet"), AutoencoderConfig(**bundle.config("vae"))
     presets = [
         f"`{name}` ({p.steps} steps a stage, {p.draws} draw{'s' * (p.draws > 1)}, image guidance {p.guidance_image:g}, "
@@ -159,7 +165,8 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
         licence=manifest["licence"],
         engine_id=bundle.engine_id,
         trained="\n".join(trained),
-        **counts,
+        photographs=photographs,
+        learnt=learnt,
         scenes=report["scenes"],
         figures="\n".join(figures),
         table=_table(report["groups"]),
@@ -167,8 +174,8 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, counts: dict[str,
     )
 
 
-def _times(hours: dict[str, float]) -> str:
-    places = {device: DEVICES.get(device, f"a GPU ({device})") for device in hours}
+def _times(hours: dict[str, float], gpu: str) -> str:
+    places = {device: {"cpu": "a CPU", "cuda": gpu}.get(device, f"a GPU ({device})") for device in hours}
     return ", ".join(f"{60 * value:.1f} min on {places[device]}" for device, value in hours.items())
 
 
@@ -203,7 +210,8 @@ def main(
     report: Annotated[Path, typer.Option(help="report.json of this bundle")],
     scenes: Annotated[Path, typer.Option(help="held-out scenes that may be shown")],
     bundle: Annotated[Path, typer.Option()],
-    train_scenes: Annotated[int, typer.Option(help="how many were trained on")],
+    learnt: Annotated[str, typer.Option(help='what was trained on, e.g. "48,000 scenes"')],
+    gpu: Annotated[str, typer.Option(help="where runs that recorded no card's name ran")] = "a GPU",
 ) -> None:
     """Writes README.md, sheet.jpg and photographs.jpg into the bundle."""
     opened, figures = Bundle.open(bundle), json.loads(report.read_text())
@@ -212,13 +220,9 @@ def main(
     held_out = SceneSet.open(scenes)
     indices = range(min(SHOWN, len(held_out)))
     deoccluder, _ = load_deoccluder(str(bundle))
-    counts = {
-        "train_scenes": train_scenes,
-        "photographs": _photographic_cutouts(),
-    }
     Image.fromarray(results(deoccluder, held_out, indices)).save(bundle / "sheet.jpg", quality=85)
     Image.fromarray(answered(deoccluder, _photographs())).save(bundle / "photographs.jpg", quality=85)
-    (bundle / "README.md").write_text(render(opened, figures, len(indices), counts))
+    (bundle / "README.md").write_text(render(opened, figures, len(indices), _photographic_cutouts(), learnt, gpu))
 
 
 if __name__ == "__main__":
