@@ -28,9 +28,8 @@ def test_the_outlier_comes_last_however_sure_it_is() -> None:
     assert [sample.score for sample in found] == sorted((sample.score for sample in found), reverse=True)
 
 
-def test_a_refiners_judgement_stands() -> None:
-    judged = enumerate(((12, 0.9), (14, 0.5), (34, 0.0)))
-    samples = [sample_of(shape_of(width), seed, seed / 4, whole) for seed, (width, whole) in judged]
+def test_a_refiners_verdict_counts_alike_for_all() -> None:
+    samples = [sample_of(shape_of(12), seed, seed / 4, whole) for seed, whole in enumerate((0.9, 0.5, 0.0))]
     assert [(s.seed, s.score) for s in ranked(samples, shape_of(5))] == [(2, 0.75), (1, 0.625), (0, 0.5)]
 
 
