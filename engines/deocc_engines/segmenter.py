@@ -209,8 +209,8 @@ class Segmenter:
             whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
             left, top, right, bottom = each.window.region(width, height)
             whole[top:bottom, left:right] = each.window.put(own[0].numpy(), width, height)
-            # SAM sees all of the image, the refiner sees closer: the mean of both picks better than either.
-            refined.append(Answer(whole, (answer.score + float(torch.sigmoid(verdict))) / 2))
+            # SAM, which sees all of the image, picks better; the refiner knows what has become of the answer.
+            refined.append(Answer(whole, (2 * answer.score + float(torch.sigmoid(verdict))) / 3))
         return refined
 
     def _mask_prompt(self, prompt: Prompt, width: int, height: int) -> tuple[Tensor, Tensor]:
