@@ -44,7 +44,7 @@ class Window:
         """A square around `box`, `margin` times its longer side, moved inside the image where it fits."""
         longest = max(width, height)
         side = margin * max(box.x_max - box.x_min, box.y_max - box.y_min)
-        side = round(min(max(side, LOCAL_MIN_SHARE * longest), longest))
+        side = max(round(min(max(side, LOCAL_MIN_SHARE * longest), longest)), 1)
         left = _inside(round((box.x_min + box.x_max - side) / 2), side, width)
         top = _inside(round((box.y_min + box.y_max - side) / 2), side, height)
         return cls(left, top, side, size)

@@ -171,8 +171,11 @@ def test_a_mask_refiner_looks_close(tmp_path: Path, deoccluder: Deoccluder, phot
         plain, same = (d.segment(*asked)[0] for d in (deoccluder, content))
         assert (plain.mask == same.mask).mean() > 0.98  # what it leaves alone lies where it lay
     assert same.score == pytest.approx((2 * plain.score + 1 / (1 + np.exp(-1.0))) / 3, abs=1e-6)
-    everything = engine(change=30.0).segment(photo, Prompt(points=(Point(110.5, 80.5),)))
+    greedy = engine(change=30.0)
+    everything = greedy.segment(photo, Prompt(points=(Point(110.5, 80.5),)))
     assert all(candidate.mask[80, 110] for candidate in everything)  # the click is always in sight
+    pixel = Photo(photo.pixels[:1, :1], "pixel")
+    assert greedy.segment(pixel, Prompt(points=(Point(0.5, 0.5),)))[0].mask.all()
     with pytest.raises(InvalidPrompt, match="no object"):
         engine(change=-30.0).segment(photo, prompt)
 
