@@ -15,15 +15,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from deocc_engines.mask import bounding_box, clean
+from deocc_engines.prediction import WHITE
 from deocc_engines.prompt import Box, Point, Prompt
 from deocc_engines.window import Window
 
-__all__ = ["CloseUp", "close_up", "reduced"]
+__all__ = ["FARTHEST_LOGIT", "CloseUp", "close_up", "reduced"]
 
 MARGIN = 1.75  # side of the window over the longer side of the answer: it may have missed parts
 RADIUS = 3  # of a click, pixels of the model
-FILL = 255.0  # the photo's beyond its borders
-NOTHING = -16.0  # logit where the answer says nothing
+FARTHEST_LOGIT = 16.0  # of an answer; where it says nothing, on the far side
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +60,20 @@ def close_up(
     """What is to be seen of the answer to a prompt.
 
     Args:
+        pixels: of the photo that the prompt's coordinates belong to.
         logits: of the image, padded at the bottom or right to a square.
         size: of the window, pixels of the model.
     """
     height, width = pixels.shape[:2]
     seen = Window.whole(width, height, len(logits))
     window = Window.around(_extent(logits, seen, prompt, width, height), width, height, size, MARGIN)
-    near = window.take_from(seen, logits, NOTHING)
-    photo = (window.take(pixels, FILL) * (2 / 255) - 1).transpose(2, 0, 1)
+    near = window.take_from(seen, logits, -FARTHEST_LOGIT)
+    photo = (window.take(pixels, WHITE) * (2 / WHITE) - 1).transpose(2, 0, 1)
     clicks = np.zeros((2, size, size), np.float32)
     for point in prompt.points:
         x, y = ((v - start) * size / window.side for v, start in ((point.x, window.left), (point.y, window.top)))
         cv2.circle(clicks[int(not point.include)], (int(x), int(y)), RADIUS, 1.0, -1)
-    answer = 1 / (1 + np.exp(-near.clip(NOTHING, -NOTHING)))
+    answer = 1 / (1 + np.exp(-near.clip(-FARTHEST_LOGIT, FARTHEST_LOGIT)))
     return CloseUp(window, answer[None].astype(np.float32), np.ascontiguousarray(photo, np.float32), clicks)
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from deocc_engines.closeup import close_up, reduced
+from deocc_engines.closeup import FARTHEST_LOGIT, close_up, reduced
 from deocc_engines.completion import ModalMask
 from deocc_engines.errors import InvalidPrompt
 from deocc_engines.mask import clean
@@ -26,7 +26,6 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 PADDING = -1  # label of a token that says nothing
 INCLUDE, EXCLUDE, CORNER_MIN, CORNER_MAX = 1, 0, 2, 3
 MASK_LOGIT = 8.0  # of the pixels of a mask prompt
-FARTHEST_LOGIT = 16.0  # of an answer that is corrected; as in training
 SHARPEST = 8  # windows along the longer side of the photo that close-ups are taken of
 TURNS = 4  # decodings of one prompt at most
 
@@ -144,7 +143,7 @@ class Segmenter:
         """Candidates of each prompt, best predicted IoU first: up to three for one point, one for any other prompt.
 
         Args:
-            embedding: of these pixels.
+            embedding: of these pixels, which are upright RGB.
 
         Raises:
             InvalidPrompt: the model sees no object at one of them.

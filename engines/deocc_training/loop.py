@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from tqdm import tqdm
 __all__ = ["Figures", "LoopOptions", "Recipe", "load_ema", "save", "train"]
 
 LONGEST_STEP = 60.0  # seconds
+Network = TypeVar("Network", bound=nn.Module)
 Figures: TypeAlias = dict[str, float | Tensor]  # tensors are read when they are logged, so that no step waits for them
 
 
@@ -144,7 +145,7 @@ def _limit(options: LoopOptions) -> float:
     return float("inf") if options.minutes is None else 60 * options.minutes
 
 
-def load_ema(out: Path, module: nn.Module) -> nn.Module:
+def load_ema(out: Path, module: Network) -> Network:
     """Loads the averaged weights of a run into `module`, ready for inference."""
     module.load_state_dict(torch.load(out / "ema.pt", map_location="cpu", weights_only=True)["ema"])
     return module.eval().requires_grad_(False)

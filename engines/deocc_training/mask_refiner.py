@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from deocc_engines.networks.refiner import MaskRefiner, MaskRefinerConfig
 from deocc_training.answers import PARTS
 from deocc_training.autoencoder import signed
-from deocc_training.loop import Figures, LoopOptions, load_ema, train
+from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.samples import Samples, mirrored, recoloured
 from deocc_training.sheets import grid
 
-__all__ = ["MINI", "MaskRefinerRecipe", "trained"]
+__all__ = ["MINI", "MaskRefinerRecipe"]
 
 MINI = MaskRefinerConfig()
 RGB = (0,)  # first channel of the photo
@@ -65,13 +65,6 @@ class MaskRefinerRecipe:
         clicked = torch.where(clicks.amax(1, keepdim=True) > 0, clicks[:, :1].expand(-1, 3, -1, -1), photo)
         shown = [signed(each) for each in (clicked, answered, torch.sigmoid(logits.float()), truth)]
         return grid([each[i] for i in range(len(photo)) for each in shown], columns=16)
-
-
-def trained(run: Path, config: MaskRefinerConfig = MINI) -> MaskRefiner:
-    """The mask refiner of a run."""
-    module = MaskRefiner(config)
-    load_ema(run, module)
-    return module
 
 
 def main(

@@ -16,6 +16,7 @@ from torch import nn
 from deocc_engines.bundle import COMPONENTS, OPTIONAL, Bundle, seal
 from deocc_engines.components import Networks
 from deocc_engines.networks.autoencoder import MaskDecoder
+from deocc_engines.networks.refiner import MaskRefiner, Refiner
 from deocc_engines.networks.sam import Sam
 from deocc_training import mask_refiner, refiner, segmenter, unet
 from deocc_training.autoencoder import SIZE, pretrained
@@ -88,8 +89,9 @@ def main(
     conditioned = unet.finished(runs / "unet")
     sam = Sam(segmenter.MINI)
     load_ema(runs / "segmenter", sam)
-    refined = refiner.trained(runs / "refiner") if (runs / "refiner").is_dir() else None
-    sharpened = mask_refiner.trained(runs / "mask-refiner") if (runs / "mask-refiner").is_dir() else None
+    mends, sharpens = (runs / name for name in ("refiner", "mask-refiner"))
+    refined = load_ema(mends, Refiner(refiner.MINI)) if mends.is_dir() else None
+    sharpened = load_ema(sharpens, MaskRefiner(mask_refiner.MINI)) if sharpens.is_dir() else None
     trained = {}
     for name in filter(lambda name: (runs / name).is_dir(), RUNS):
         state = torch.load(runs / name / "ema.pt", weights_only=True)

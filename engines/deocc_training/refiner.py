@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_training.autoencoder import signed
 from deocc_training.drafts import PARTS
-from deocc_training.loop import Figures, LoopOptions, load_ema, train
+from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.samples import Samples, mirrored, recoloured
 from deocc_training.sheets import grid
 
-__all__ = ["MINI", "RefinerRecipe", "trained"]
+__all__ = ["MINI", "RefinerRecipe"]
 
 MINI = RefinerConfig()
 NOTHING = 0.01  # a smaller hidden share counts as nothing
@@ -81,13 +81,6 @@ class RefinerRecipe:
         alphas = [signed(a.float()) for a in (p, torch.sigmoid(mended[:, 3:].float()), alpha)]
         shown = [signed(photo), signed(rgb), mended[:, :3].float(), signed(target), *alphas]
         return grid([each[i] for i in range(len(photo)) for each in shown], columns=14)
-
-
-def trained(run: Path, config: RefinerConfig = MINI) -> Refiner:
-    """The refiner of a run."""
-    module = Refiner(config)
-    load_ema(run, module)
-    return module
 
 
 def _root_mean(squares: Tensor, weight: Tensor) -> Float[Tensor, " b"]:

@@ -70,13 +70,18 @@ def write(folder: Path, count: int, batch: int, shape: tuple[int, int, int], mak
 
     Args:
         count: of samples, rounded down to whole batches.
+        shape: of a sample, [c, s, s].
         make: the samples from this one on, `batch` of them; they depend on nothing else.
+
+    Raises:
+        BadParameter: the folder holds another number of samples, or others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, count = folder / "samples.npy", count - count % batch
-    stored = np.lib.format.open_memmap(path, "r+" if path.exists() else "w+", np.uint8, (count, *shape))
-    if len(stored) != count:
-        raise typer.BadParameter(f"{path} holds {len(stored)} samples", param_hint="--count")
+    wanted = (count, *shape)
+    stored = np.lib.format.open_memmap(path, "r+" if path.exists() else "w+", np.uint8, wanted)
+    if stored.shape != wanted:  # of a file that is there, numpy takes the shape that it has
+        raise typer.BadParameter(f"{path} holds {len(stored)} samples of {stored.shape[1:]}", param_hint="--count")
     for start in tqdm(range(_finished(folder), count, batch), mininterval=5.0):
         stored[start : start + batch] = make(start)
         (folder / "finished.txt").write_text(str(start + batch))
