@@ -108,11 +108,11 @@ def steps(bundle: Path, photo: Path, count: int) -> None:
     """Seconds a step without guidance (1 forward pass) and with both scales (3, in one batch)."""
     from deocc import Client, Progress
 
-    for name, scale in (("1 pass", 1.0), ("3 passes", 2.0)):
+    for name, image, text in (("1 pass", 1.0, 1.0), ("3 passes", 2.0, 3.0)):
         with Client(local=True, engine=str(bundle), timeout=7200) as client:
             ticks: dict[str, list[float]] = {}
             events = client.stream(
-                photo, points=[POINT], steps=count, seed=1, guidance_image=scale, guidance_text=scale
+                photo, points=[POINT], text="fruit", steps=count, seed=1, guidance_image=image, guidance_text=text
             )
             for event in events:
                 if isinstance(event, Progress):

@@ -136,7 +136,7 @@ class Completer:
         """What a request takes."""
         settled = self._settled(options)
         stages = [(_steps(settled, stage), _draws(settled, stage)) for stage in (Stage.GLOBAL, Stage.LOCAL)]
-        rows = sum(steps * draws for steps, draws in stages) * _guidance(settled).passes
+        rows = sum(steps * draws for steps, draws in stages) * _guidance(settled, options).passes
         return Cost(rows=options.num_samples * rows, steps=sum(steps for steps, _ in stages))
 
     def _settled(self, options: CompletionOptions) -> Preset:
@@ -156,7 +156,7 @@ class Completer:
             image=image,
             modal=modal.mask,
             options=options,
-            guidance=_guidance(settled),
+            guidance=_guidance(settled, options),
             settled=settled,
             text=self._encode_text(options.text) if options.text else self._no_text,
             teller=Teller(on_event, options.num_samples * self.cost(options).steps),
@@ -237,8 +237,8 @@ class Completer:
         return self._runtime.encode_text(torch.from_numpy(self._tokenizer(text))[None])
 
 
-def _guidance(settled: Preset) -> Guidance:
-    return Guidance(settled.guidance_image, settled.guidance_text)
+def _guidance(settled: Preset, options: CompletionOptions) -> Guidance:
+    return Guidance(settled.guidance_image, settled.guidance_text if options.text else settled.guidance_image)
 
 
 def _steps(settled: Preset, stage: Stage) -> int:

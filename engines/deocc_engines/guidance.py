@@ -29,33 +29,34 @@ class Rows(NamedTuple):
 class Guidance:
     """ε = ε(∅,∅) + s_img·(ε(img,∅) − ε(∅,∅)) + s_txt·(ε(img,txt) − ε(img,∅)), in one batched call.
 
-    The null image is a condition of zeros; the null text is the empty prompt.
+    The null image is a condition of zeros; the null text is the empty prompt. Where that is the prompt, both scales had
+    better be s_img: then ε(img,∅) is asked for once.
     """
 
     image: float = 1.0  # s_img
     text: float = 1.0  # s_txt
 
     @property
+    def weights(self) -> tuple[float, float, float]:
+        """Of ε(∅,∅), ε(img,∅) and ε(img,txt)."""
+        return 1 - self.image, self.image - self.text, self.text
+
+    @property
     def passes(self) -> int:
-        """Forward passes a step; both scales 1 mean no guidance."""
-        return 1 if self.image == 1.0 and self.text == 1.0 else 3
+        """Forward passes a step: what has no weight is not asked for; both scales 1 mean no guidance."""
+        return sum(weight != 0 for weight in self.weights)
 
     def rows(self, rows: Rows, no_text: Float[Tensor, "1 n d"]) -> Rows:
         """What to ask a denoiser for in place of `rows`."""
-        if self.passes == 1:
-            return rows
         z_t, t, condition, text = rows
         nothing, nobody = torch.zeros_like(condition), no_text.expand_as(text)
-        return Rows(
-            torch.cat([z_t] * 3),
-            torch.cat([t] * 3),
-            torch.cat([nothing, condition, condition]),
-            torch.cat([nobody, nobody, text]),
-        )
+        all_three = (nothing, nobody), (condition, nobody), (condition, text)
+        asked = [pair for pair, weight in zip(all_three, self.weights, strict=True) if weight]
+        conditions, texts = zip(*asked, strict=True)
+        return Rows(torch.cat([z_t] * len(asked)), torch.cat([t] * len(asked)), torch.cat(conditions), torch.cat(texts))
 
     def combined(self, predictions: Float[Tensor, "p c z z"]) -> Float[Tensor, "b c z z"]:
         """One prediction of what the denoiser said to `rows`."""
-        if self.passes == 1:
-            return predictions
-        neither, image, both = predictions.chunk(3)
-        return neither + self.image * (image - neither) + self.text * (both - image)
+        weights = [weight for weight in self.weights if weight]
+        parts = [weight * part for weight, part in zip(weights, predictions.chunk(len(weights)), strict=True)]
+        return torch.stack(parts).sum(0)
