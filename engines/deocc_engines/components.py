@@ -19,11 +19,12 @@ from deocc_engines.networks.refiner import MaskRefiner, MaskRefinerConfig, Refin
 from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.networks.text import ClipTextConfig, ClipTextEncoder, TextConfig, TextEncoder
 from deocc_engines.networks.unet import Unet, UnetConfig
+from deocc_engines.storage import widened
 
 __all__ = ["Call", "Networks", "calls_of", "load_networks"]
 
 C = TypeVar("C")
-STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn)  # what weights may be kept in
+STORED = (torch.float32, torch.float16, torch.bfloat16)  # what weights may be kept in, beside storage's int8
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _config(kind: type[C], bundle: Bundle, component: str) -> C:
 
 def _load(bundle: Bundle, component: str, module: nn.Module) -> None:
     try:
-        weights = load_file(bundle.weights(component))
+        weights = widened(load_file(bundle.weights(component)))
     except SafetensorError as error:
         raise InvalidBundle(f"{component}/model.safetensors is not a safetensors file") from error
     expected = module.state_dict()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from deocc_engines.bundle import Bundle, seal, verify
 from deocc_engines.components import load_networks
 from deocc_engines.errors import InvalidBundle, NotFound
+from deocc_engines.storage import eight_bit, widened
 from deocc_training.pack import MANIFEST
 
 WEIGHTS = Path("unet/model.safetensors")
@@ -76,6 +77,21 @@ def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[dict[str, torch.T
     with pytest.raises(InvalidBundle, match=r".*") as caught:
         load_networks(seal(copy, {**MANIFEST, "name": "changed"}))
     assert named in caught.value.message
+
+
+def test_eight_bits_keep_weights_to_half_a_step_of_their_row() -> None:
+    torch.manual_seed(0)
+    weights = {
+        "large": torch.randn(64, 16, 3, 3) * torch.logspace(-6, 2, 64)[:, None, None, None],
+        "small": torch.randn(8),
+    }
+    stored = eight_bit(weights)
+    assert stored["large"].dtype == torch.int8
+    kept = widened(stored)
+    assert kept.keys() == weights.keys()
+    step = weights["large"].abs().amax((1, 2, 3), keepdim=True) / 127
+    assert ((kept["large"] - weights["large"]).abs() <= 0.501 * step).all()
+    assert torch.equal(kept["small"], weights["small"].half())
 
 
 def test_no_bundle_there(tmp_path: Path) -> None:
