@@ -55,8 +55,8 @@ class AutoencoderRecipe:
         cuts = whole(held_out, np.arange(12), size)
         self._fixed = signed(torch.stack([cuts.image, cuts.target], dim=1).flatten(0, 1))
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        target, weight = self._batch(rng, batch)
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        target, weight = batch
         z = self.module.encode(target)
         noise = LATENT_NOISE * z.detach().std() * torch.randn_like(z)
         decoded = self.module.decode(z + noise).float()
@@ -83,15 +83,15 @@ class AutoencoderRecipe:
         decoded = module.decode(module.encode(self._fixed)).float()
         return grid([self._fixed[i] if k == 0 else decoded[i] for i in range(len(decoded)) for k in (0, 1)], columns=8)
 
-    def _batch(self, rng: Generator, batch: int) -> tuple[Tensor, Tensor]:
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
         """Of every view one of the three pictures that pass through the autoencoder: x, x∘m or the target."""
-        picked = self._scenes.draw(rng, batch)
+        picked = self._scenes.draw(rng, count)
         windows = [
             Window.whole(*size, self._size) if rng.random() < 0.5 else local_window(boxes[1], *size, self._size, rng)
             for size, boxes in zip(picked.extents, picked.boxes, strict=True)
         ]
-        seen = cut(picked, windows, Warp.draw(rng, batch, picked.labels.device))
-        which = torch.from_numpy(rng.integers(3, size=batch)).to(picked.labels.device).reshape(-1, 1, 1, 1)
+        seen = cut(picked, windows, Warp.draw(rng, count, picked.labels.device))
+        which = torch.from_numpy(rng.integers(3, size=count)).to(picked.labels.device).reshape(-1, 1, 1, 1)
         images = torch.where(which == 0, seen.image, torch.where(which == 1, seen.masked(), seen.target))
         object_share = torch.where(which == 0, 1.0, torch.where(which == 1, seen.modal, seen.alpha))
         return signed(images), WHITE_WEIGHT + (1 - WHITE_WEIGHT) * object_share

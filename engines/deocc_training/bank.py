@@ -81,12 +81,19 @@ class SceneBank:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def draw(self, rng: Generator, batch: int) -> Picked:
-        """Random scenes."""
+    def draw(self, rng: Generator, batch: int, much_hidden: float = 0.0) -> Picked:
+        """Random scenes.
+
+        Args:
+            much_hidden: share of them that are, of two random ones, the one whose target is hidden more.
+        """
         self._draws += 1
         if not self._whole and self._draws % DRAWS_A_LOOK == 0:
             self._look()
-        return self.pick(rng.integers(len(self), size=batch))
+        one, other = rng.integers(len(self), size=(2, batch))
+        hidden = np.array([[self._meta[i]["occluded_fraction"] for i in pair] for pair in zip(one, other, strict=True)])
+        better = (rng.random(batch) < much_hidden) & (hidden[:, 1] > hidden[:, 0])
+        return self.pick(np.where(better, other, one))
 
     def pick(self, indices: np.ndarray) -> Picked:
         """Scenes by index; in a set that is still being built, in the order in which they were taken in."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -24,8 +25,11 @@ from tqdm import tqdm
 __all__ = ["Figures", "LoopOptions", "Recipe", "load_ema", "save", "train"]
 
 LONGEST_STEP = 60.0  # seconds
+WARM_UP = 3  # steps that are run before a GPU records one
+PRETRAINED = 0.25
 Network = TypeVar("Network", bound=nn.Module)
-Figures: TypeAlias = dict[str, float | Tensor]  # tensors are read when they are logged, so that no step waits for them
+Figures: TypeAlias = dict[str, Tensor]  # read when they are logged, so that no step waits for them
+Step: TypeAlias = Callable[..., Figures]  # of a batch: leaves the gradients behind
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class LoopOptions:
     ema: float = 0.999
     clip: float = 1.0  # gradient norm
     weight_decay: float = 0.01
+    pretrained: str = ""  # parameters whose names begin so came from elsewhere, and learn at PRETRAINED of the rate
     seed: int = 0
     device: str = "cpu"  # or "cuda"
     # If given, the run ends by the clock, too, and the rate falls by it instead of by `steps`. All time that `out` was
@@ -58,8 +63,11 @@ class Recipe(Protocol):
     def module(self) -> nn.Module:
         """Its parameters that require a gradient are trained."""
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        """The loss of a fresh batch drawn with `rng`, and figures for stats.jsonl."""
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        """What a step learns from, drawn with `rng`: on the device, and always of the same shapes."""
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        """The loss of a batch, and figures for stats.jsonl. The work must not depend on values: a GPU replays it."""
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         """A uint8 RGB picture [h, w, 3] of what `module` (the EMA) does on fixed held-out samples."""
@@ -80,8 +88,13 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     module = recipe.module.to(options.device)
     ema = copy.deepcopy(module).requires_grad_(False).eval()
     trained = [p for p in module.parameters() if p.requires_grad]
+    groups = _groups(module, options.pretrained)
     optimiser = torch.optim.AdamW(
-        trained, lr=options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay, fused=True
+        [{"params": parameters} for parameters in groups.values()],
+        lr=options.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=options.weight_decay,
+        fused=True,
     )
     first, warm, spent = _resume(options.out, module, ema, optimiser, options.device)
     if _over(first, sum(spent.values()), options):
@@ -90,6 +103,10 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
     averaged = [value for value in ema.state_dict().values() if value.is_floating_point()]
     current = [value for value in module.state_dict().values() if value.is_floating_point()]
     device = "cpu" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
+    run: Step = partial(_step, recipe, optimiser, options.device)
+    drawing: Callable[[], AbstractContextManager[None]] = nullcontext
+    if options.device != "cpu":
+        run, drawing = _Replayed(run), _Beside()
     saved = before = time.monotonic()
     figures: list[Figures] = []
     bar = tqdm(range(first, options.steps), initial=first, total=options.steps, mininterval=5.0)
@@ -97,21 +114,18 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
         for step in bar:
             seconds = sum(spent.values())
             rate = options.learning_rate * _schedule(step, step - warm, seconds, options)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            rng = np.random.default_rng([options.seed, step])
+            for group, share in zip(optimiser.param_groups, groups, strict=True):
+                group["lr"] = rate * share
             torch.manual_seed(options.seed * 1_000_003 + step)
-            with _attention(options.device):
-                with torch.autocast(options.device, torch.bfloat16):
-                    loss, figure = recipe.loss(rng, options.batch)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+            with drawing():
+                batch = recipe.batch(np.random.default_rng([options.seed, step]), options.batch)
+            figure = run(*batch)
             norm = nn.utils.clip_grad_norm_(trained, options.clip)
             # One bad batch must not end a run of hours: the optimiser skips it.
             optimiser.grad_scale, optimiser.found_inf = None, (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
             optimiser.step()
             torch._foreach_lerp_(averaged, current, 1 - min(options.ema, (step + 1) / (step + 10)))
-            figures.append({**figure, "loss": loss.detach(), "norm": norm})
+            figures.append({**figure, "norm": norm})
             now = time.monotonic()
             took = min(now - before, LONGEST_STEP)  # a machine that slept did not train
             spent[device] = spent.get(device, 0.0) + took
@@ -129,6 +143,72 @@ def train(recipe: Recipe, options: LoopOptions) -> None:
                 saved = now
             if last:
                 break
+
+
+def _groups(module: nn.Module, pretrained: str) -> dict[float, list[nn.Parameter]]:
+    """The parameters that are trained, by the share of the rate at which they learn."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            share = PRETRAINED if pretrained and name.startswith(pretrained) else 1.0
+            groups.setdefault(share, []).append(parameter)
+    return groups
+
+
+def _step(recipe: Recipe, optimiser: torch.optim.Optimizer, device: str, *batch: Tensor) -> Figures:
+    """Forward and backward pass."""
+    with _attention(device):
+        with torch.autocast(device, torch.bfloat16):
+            loss, figures = recipe.loss(*batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+    return {**figures, "loss": loss.detach()}
+
+
+class _Replayed:
+    """A step recorded as a CUDA graph: these networks are small, and launching their kernels one by one takes longer
+    than running them."""
+
+    def __init__(self, run: Step) -> None:
+        self._run = run
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: tuple[Tensor, ...] = ()
+        self._figures: Figures = {}
+
+    def __call__(self, *batch: Tensor) -> Figures:
+        if self._graph is None:
+            self._record(batch)
+        assert self._graph is not None
+        for own, given in zip(self._batch, batch, strict=True):
+            given.record_stream(torch.cuda.current_stream())
+            own.copy_(given)
+        self._graph.replay()
+        return dict(zip(self._figures, torch.stack(list(self._figures.values())).unbind(), strict=True))
+
+    def _record(self, batch: tuple[Tensor, ...]) -> None:
+        self._batch = tuple(given.clone() for given in batch)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._run(*self._batch)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._figures = self._run(*self._batch)
+
+
+class _Beside:
+    """Batches are drawn on a stream of their own: the host waits for its copies, and not for the step before."""
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self._stream)
 
 
 def _attention(device: str) -> AbstractContextManager[None]:

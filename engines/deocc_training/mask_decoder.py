@@ -55,17 +55,21 @@ class MaskDecoderRecipe:
         places = zip(picked.boxes, picked.extents, strict=True)
         self._fixed = cut(picked, [local_window(boxes[1], *extent, size) for boxes, extent in places])
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        picked = self._scenes.draw(rng, batch)
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        """Latents, some of them predicted, and the masks."""
+        picked = self._scenes.draw(rng, count)
         device = picked.labels.device
         windows = self._whole_or_local(picked, rng) if self._denoiser is None else unet.stage_windows(picked, rng)
-        seen = cut(picked, windows, Warp.draw(rng, batch, device))
+        seen = cut(picked, windows, Warp.draw(rng, count, device))
         latent, condition = unet.encoded(self._autoencoder, seen)
-        alpha = seen.alpha
-        latent = latent + LATENT_NOISE * torch.rand(batch, 1, 1, 1, device=device) * torch.randn_like(latent)
+        latent = latent + LATENT_NOISE * torch.rand(count, 1, 1, 1, device=device) * torch.randn_like(latent)
         if self._denoiser is not None:
-            count = round(PREDICTED * batch)
-            latent[:count] = self._denoiser(condition[:count], int(rng.choice(PREDICTED_STEPS)))
+            predicted = round(PREDICTED * count)
+            latent[:predicted] = self._denoiser(condition[:predicted], int(rng.choice(PREDICTED_STEPS)))
+        return latent, seen.alpha
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        latent, alpha = batch
         logits = self.module(latent).float()
         p = torch.sigmoid(logits)
         loss = F.binary_cross_entropy_with_logits(logits, alpha) + dice_loss(p, alpha).mean()

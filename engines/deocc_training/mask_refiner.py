@@ -28,7 +28,7 @@ __all__ = ["MINI", "MaskRefinerRecipe"]
 
 MINI = MaskRefinerConfig()
 RGB = (0,)  # first channel of the photo
-AGAIN = 0.25  # share of the batches in which it is given its own answer
+AGAIN = 0.25  # share of the samples for which it is given its own answer
 
 
 class MaskRefinerRecipe:
@@ -39,13 +39,17 @@ class MaskRefinerRecipe:
         self._samples = Samples(answers, device)
         self._fixed = self._samples[np.arange(min(48, len(self._samples)))]
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        seen = recoloured(mirrored(self._samples.draw(rng, batch), rng), rng, RGB)
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        seen = recoloured(mirrored(self._samples.draw(rng, count), rng), rng, RGB)
+        again = torch.from_numpy(rng.random((count, 1, 1, 1)) < AGAIN)
+        return seen, again.to(seen.device)
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        seen, again = batch
         photo, answered, clicks, truth = torch.split(seen, PARTS, dim=1)
-        given = answered
-        if rng.random() < AGAIN:
-            with torch.no_grad():
-                given = torch.sigmoid(self.module(answered, signed(photo), clicks)[0].float())
+        with torch.no_grad():
+            own = torch.sigmoid(self.module(answered, signed(photo), clicks)[0].float())
+        given = torch.where(again, own, answered)
         logits, verdicts = self.module(given, signed(photo), clicks)
         logits, p = logits.float(), torch.sigmoid(logits.float())
         bce = F.binary_cross_entropy_with_logits(logits, truth)

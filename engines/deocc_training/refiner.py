@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from deocc_engines.networks.refiner import Refiner, RefinerConfig
 from deocc_training.autoencoder import signed
-from deocc_training.drafts import PARTS
+from deocc_training.drafts import PARTS, FreshDrafts
 from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.overlap import dice_loss, hard_iou
 from deocc_training.samples import Samples, mirrored, recoloured
@@ -40,14 +40,16 @@ EXACT = 1e-4  # a mean square error of colours (of 1) that is good enough
 class RefinerRecipe:
     """Mended drafts."""
 
-    def __init__(self, drafts: Path, config: RefinerConfig = MINI, device: str = "cpu") -> None:
+    def __init__(self, drafts: Samples | FreshDrafts, config: RefinerConfig = MINI) -> None:
         self.module = Refiner(config)
-        self._samples = Samples(drafts, device)
-        self._fixed = self._samples[np.arange(min(24, len(self._samples)))]
+        self._drafts = drafts
+        self._fixed = drafts.draw(np.random.default_rng(7), 24)
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        views = recoloured(mirrored(self._samples.draw(rng, batch), rng), rng, RGB)
-        photo, modal, target, alpha, rgb, drafted = torch.split(views, PARTS, dim=1)
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        return (recoloured(mirrored(self._drafts.draw(rng, count), rng), rng, RGB),)
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        photo, modal, target, alpha, rgb, drafted = torch.split(batch[0], PARTS, dim=1)
         mended, verdicts = self.module(torch.cat([signed(rgb), drafted], dim=1), signed(photo), modal)
         colours, logits, verdicts = mended[:, :3].float(), mended[:, 3:].float(), verdicts.float()
         p, hidden = torch.sigmoid(logits), (alpha - modal).clamp(min=0)
@@ -92,8 +94,10 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
 
 
 def main(
-    drafts: Annotated[Path, typer.Option(help="what deocc_training.drafts wrote, or is writing")],
     out: Annotated[Path, typer.Option()],
+    drafts: Annotated[Path | None, typer.Option(help="what deocc_training.drafts wrote, or is writing")] = None,
+    bundle: Annotated[str | None, typer.Option(help="instead, on a GPU: whose drafts to learn from")] = None,
+    train_scenes: Annotated[Path | None, typer.Option(help="what they are drafts of")] = None,
     steps: int = 10000,
     batch: int = 32,
     learning_rate: float = 1e-3,
@@ -102,7 +106,14 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="end by the clock instead of by steps")] = None,
 ) -> None:
     """Trains deocc-mini's refiner; the same command resumes."""
-    recipe = RefinerRecipe(drafts, device=device)
+    source: Samples | FreshDrafts
+    if drafts is not None:
+        source = Samples(drafts, device)
+    elif bundle is not None and train_scenes is not None:
+        source = FreshDrafts(bundle, train_scenes, device)
+    else:
+        raise typer.BadParameter("give --drafts, or --bundle and --train-scenes")
+    recipe = RefinerRecipe(source)
     train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
 
 

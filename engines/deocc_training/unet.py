@@ -69,7 +69,8 @@ SCHEDULE = {
     "num_train_timesteps": 1000,
 }
 HIDDEN_WEIGHT, VISIBLE_WEIGHT = 2.0, 0.5  # of a latent's error; the visible part is pasted over in the end
-DROP_IMAGE, DROP_CAPTION = 0.1, 0.4
+DROP_IMAGE, DROP_CAPTION = 0.15, 0.3
+MUCH_HIDDEN = 0.5  # share of the views that are the more hidden one of two: there it matters what is guessed
 DROPOUT = 0.1  # in residual blocks: there are far fewer objects than views of them
 SHEET_STEPS = 4
 
@@ -104,15 +105,22 @@ class UnetRecipe:
         ]
         self._fixed, self._fixed_captions = cut(picked, windows), picked.captions
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        picked = self._scenes.draw(rng, batch)
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        """Views, layer by layer; whether a view is shown to the denoiser; captions; timesteps."""
+        picked = self._scenes.draw(rng, count, MUCH_HIDDEN)
         device = picked.labels.device
-        seen = cut(picked, stage_windows(picked, rng), Warp.draw(rng, batch, device))
-        z_0, condition = encoded(self._autoencoder, seen)
-        condition = condition * torch.from_numpy(rng.random((batch, 1, 1, 1)) >= DROP_IMAGE).to(device)
-        dropped = rng.random(batch) < DROP_CAPTION
+        seen = cut(picked, stage_windows(picked, rng), Warp.draw(rng, count, device))
+        shown = torch.from_numpy(rng.random((count, 1, 1, 1)) >= DROP_IMAGE)
+        dropped = rng.random(count) < DROP_CAPTION
         ids = self._ids(["" if drop else caption for drop, caption in zip(dropped, picked.captions, strict=True)])
-        t = torch.from_numpy(_timesteps(rng, batch)).to(device)
+        t = torch.from_numpy(_timesteps(rng, count))
+        return seen.image, seen.modal, seen.target, seen.alpha, shown.to(device), ids, t.to(device)
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        *layers, shown, ids, t = batch
+        seen = Views(*layers)
+        z_0, condition = encoded(self._autoencoder, seen)
+        condition = condition * shown
         noise = torch.randn_like(z_0)
         a, s = (table[t].reshape(-1, 1, 1, 1) for table in (self._sqrt_alpha, self._sqrt_one_minus_alpha))
         z_t, v = a * z_0 + s * noise, a * noise - s * z_0

@@ -23,9 +23,12 @@ class Line:
         torch.manual_seed(1)
         self.module = nn.Linear(1, 1)
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
-        x = torch.from_numpy(rng.standard_normal((batch, 1), np.float32))
-        return (self.module(x).float() - (3 * x - 1)).square().mean(), {"seen": float(x.sum())}
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(rng.standard_normal((count, 1), np.float32)),)
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        (x,) = batch
+        return (self.module(x).float() - (3 * x - 1)).square().mean(), {"seen": x.sum()}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         return np.zeros((4, 4, 3), np.uint8)
@@ -61,9 +64,9 @@ def test_without_moments_it_warms_up_anew(options: LoopOptions) -> None:
 class Ended(Line):
     """Is told to end at its first step."""
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, dict[str, float]]:
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
         signal.raise_signal(signal.SIGTERM)
-        return super().loss(rng, batch)
+        return super().batch(rng, count)
 
 
 def test_a_signal_ends_the_training_after_the_step_and_nothing_else(options: LoopOptions) -> None:

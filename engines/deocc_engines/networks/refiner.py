@@ -137,7 +137,7 @@ def _evidence(photo: Float[Tensor, "b 3 s s"], parts: Float[Tensor, "b n s s"]) 
     """How much more often a pixel's colour is met in each part than in all of the picture: the log ratio of two colour
     histograms, which is what GrabCut goes by (Rother et al. 2004), at half the resolution."""
     photo, parts = avg_pool2d(photo, 2), avg_pool2d(parts, 2)
-    centres = torch.linspace(-1, 1, BINS).reshape(1, BINS, 1, 1)
+    centres = torch.linspace(-1, 1, BINS, device=photo.device).reshape(1, BINS, 1, 1)
     red, green, blue = ((1 - (photo[:, i : i + 1] - centres).abs() * (BINS - 1) / 2).clamp(min=0) for i in range(3))
     near = red[:, :, None, None] * green[:, None, :, None] * blue[:, None, None]
     near = near.flatten(1, 3).flatten(2)  # [b, bins, places]: how near a place is to a colour; sums to 1 over colours
