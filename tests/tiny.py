@@ -30,6 +30,8 @@ SAM = SamConfig(
     prompt_width=32,
     decoder_mlp=16,
     affinity=16,
+    backbone_channels=(8,) * 7,
+    backbone_blocks=(1,) * 7,
 )
 REFINER = RefinerConfig(channels=(16, 32), groups=8)
 WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "red": 3, "ball": 4}

@@ -4,8 +4,8 @@ Losses are SAM's (section 3 and appendix A of "Segment Anything"): 20·focal + d
 predicted IoU; of three candidates only the best one learns. Prompts: a point or a jittered box first, then
 corrections drawn from the error, with the last answer's logits as mask prompt.
 
-SAM's encoder came pretrained; this one starts from nothing, and a few prompts an image teach it little. So its
-`Affinity` also answers, for many places of the image at once, which other places belong to the same instance.
+SAM's encoder learnt from eleven million images; this one starts from a classifier, and a few prompts an image teach it
+little. So its `Affinity` also answers, for many places of the image at once, which others belong to the same instance.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from deocc_engines.networks.sam import Sam, SamConfig
 from deocc_engines.segmenter import CORNER_MAX, CORNER_MIN, EXCLUDE, INCLUDE, MEAN, PADDING, STD
 from deocc_engines.window import Window
 from deocc_training.autoencoder import signed
+from deocc_training.backbone import BLOCKS, CHANNELS, start_from_imagenet
 from deocc_training.bank import Picked, SceneBank, open_banks
 from deocc_training.loop import Figures, LoopOptions, train
 from deocc_training.overlap import dice_loss, hard_iou
@@ -34,16 +35,17 @@ from deocc_training.views import Warp, nearest, pictures
 __all__ = ["MINI", "SegmenterRecipe"]
 
 MINI = SamConfig(
-    image_size=192,
-    patch=8,
+    image_size=320,
+    patch=16,
     width=192,
-    depth=8,
+    depth=4,
     heads=6,
-    global_attention=(1, 3, 5, 7),
-    window=8,
+    global_attention=(0, 1, 2, 3),
     prompt_width=128,
     decoder_mlp=512,
     affinity=64,
+    backbone_channels=CHANNELS,
+    backbone_blocks=BLOCKS,
 )
 PROMPTS = 3  # instances asked for in each image
 ROUNDS = 3  # the first prompt and its corrections
@@ -83,29 +85,36 @@ class SegmenterRecipe:
 
     def __init__(self, scenes: SceneBank, held_out: SceneBank, config: SamConfig = MINI) -> None:
         self.module = localised(Sam(config))
+        if config.backbone_channels == CHANNELS:
+            start_from_imagenet(self.module.backbone)
         self._scenes, self._held_out, self._config = scenes, held_out, config
         self._mean, self._std = (
             torch.from_numpy(values / 255).reshape(1, 3, 1, 1).to(scenes.device) for values in (MEAN, STD)
         )
 
-    def loss(self, rng: Generator, batch: int) -> tuple[Tensor, Figures]:
-        picked = self._scenes.draw(rng, batch)
-        images, truths, labels = self._batch(picked, rng, Warp.draw(rng, batch, picked.labels.device))
-        sam = self.module
+    def batch(self, rng: Generator, count: int) -> tuple[Tensor, ...]:
+        """Images, the instance of each cell of a mask and of each of the affinity's places, the target's label."""
+        picked = self._scenes.draw(rng, count)
+        return self._seen(picked, rng, Warp.draw(rng, count, picked.labels.device))
+
+    def loss(self, *batch: Tensor) -> tuple[Tensor, Figures]:
+        images, cells, places, target = batch
+        sam, truths = self.module, _asked(cells, target)
         embedding = sam.encode(images)
-        grouping, group_iou = self._grouping(sam.fine(embedding), labels)
-        total, ious = self._rounds(sam, embedding.repeat_interleave(PROMPTS, dim=0), truths, rng)
+        grouping, group_iou = self._grouping(sam.fine(embedding), places)
+        total, ious = self._rounds(sam, embedding.repeat_interleave(PROMPTS, dim=0), truths)
         figures = {f"iou_{k + 1}": value for k, value in enumerate(ious)}
         return total + grouping, {**figures, "group_iou": group_iou}
 
     def sheet(self, module: nn.Module) -> np.ndarray:
         assert isinstance(module, Sam)
-        rng = np.random.default_rng(7)
+        torch.manual_seed(7)
         picked = self._held_out.pick(np.arange(min(8, len(self._held_out))))
-        images, truths, _ = self._batch(picked, rng, None)
+        images, cells, _, target = self._seen(picked, np.random.default_rng(7), None)
+        truths = _asked(cells, target)
         embedding = module.encode(images).repeat_interleave(PROMPTS, dim=0)
         answers: list[Tensor] = []
-        self._rounds(module, embedding, truths, rng, answers)
+        self._rounds(module, embedding, truths, answers)
         size = truths.shape[-1]
         shown = F.interpolate(images.repeat_interleave(PROMPTS, dim=0), (size, size), mode="area") / 2
         columns = [shown, signed(truths[:, None]), *(signed((a[:, None] > 0).float()) for a in answers[::2])]
@@ -114,7 +123,7 @@ class SegmenterRecipe:
     def _grouping(self, fine: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The affinity's own loss. `labels`: [b, p] instance of each place, 0 background, −1 padding."""
         objects = (labels > 0).float() + 0.25 * (labels == 0).float() + 1e-6  # what most queries are about
-        asked = torch.multinomial(objects, QUERIES)  # without replacement
+        asked = _drawn(objects, QUERIES)
         together = (labels.gather(1, asked)[:, :, None] == labels[:, None]).float()
         logits = self.module.affinity.together(fine, F.one_hot(asked, labels.shape[1]).to(fine.dtype)).float()
         known = (labels >= 0).float()[:, None].expand_as(logits)
@@ -124,13 +133,13 @@ class SegmenterRecipe:
         return bce + dice_loss(p, truth, 2).mean(), iou.mean()
 
     def _rounds(
-        self, module: Sam, embedding: Tensor, truths: Tensor, rng: Generator, answers: list[Tensor] | None = None
+        self, module: Sam, embedding: Tensor, truths: Tensor, answers: list[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Prompt, answer, correct, answer again. `truths`: [b, l, l] in {0, 1}."""
         count, size, device = len(truths), truths.shape[-1], truths.device
         scale = self._config.image_size / size
         inside = truths > 0.5
-        kind = torch.from_numpy(rng.random(count)).to(device)
+        kind = torch.rand(count, device=device)
         spoils, boxed = kind < MASK_PROMPT, (kind >= MASK_PROMPT) & (kind < MASK_PROMPT + BOX_PROMPT)
         pointed = ~spoils & ~boxed
         coordinates = torch.zeros(count, TOKENS, 2, device=device)
@@ -140,7 +149,7 @@ class SegmenterRecipe:
         labels[:, 1] = torch.where(boxed, float(CORNER_MAX), labels[:, 1])
         coordinates[:, 0] = torch.where(pointed[:, None], _pixels(inside) * scale - 0.5, coordinates[:, 0])
         labels[:, 0] = torch.where(pointed, float(INCLUDE), labels[:, 0])
-        mask, has_mask = (_spoilt(inside, rng) * 16 - 8)[:, None], spoils.float()
+        mask, has_mask = (_spoilt(inside) * 16 - 8)[:, None], spoils.float()
         total, ious = torch.zeros((), device=device), []
         multiple = pointed
         for turn in range(ROUNDS):
@@ -151,24 +160,24 @@ class SegmenterRecipe:
             total = total + loss / ROUNDS
             ious.append(iou.mean())
             if answers is not None:
-                answers.append(best.detach())
+                answers.append(best)
             if turn + 1 == ROUNDS:
                 break
             # A service sends corrections without the earlier logits: half of them learn to do without.
-            mask = best.detach().clamp(-16, 16)[:, None]
-            has_mask = torch.from_numpy((rng.random(count) < 0.5).astype(np.float32)).to(device)
-            wrong = (best.detach() > 0) != inside
+            mask = best.clamp(-16, 16)[:, None]
+            has_mask = (torch.rand(count, device=device) < 0.5).float()
+            wrong = (best > 0) != inside
             place = _pixels(wrong)
             x, y = place.long().clamp(0, size - 1).unbind(1)
-            say = torch.where(inside[torch.arange(count, device=device), y, x], float(INCLUDE), float(EXCLUDE))
+            belongs = inside.flatten(1).gather(1, (y * size + x)[:, None])[:, 0]
+            say = torch.where(belongs, float(INCLUDE), float(EXCLUDE))
             erred = wrong.flatten(1).any(1)
             coordinates[:, 2 + turn] = torch.where(erred[:, None], place * scale - 0.5, 0.0)
             labels[:, 2 + turn] = torch.where(erred, say, float(PADDING))
             multiple = torch.zeros_like(pointed)
         return total, ious
 
-    def _batch(self, picked: Picked, rng: Generator, warp: Warp | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, the masks asked for (PROMPTS an image) and the instance of each of the affinity's places."""
+    def _seen(self, picked: Picked, rng: Generator, warp: Warp | None) -> tuple[Tensor, ...]:
         size, count = self._config.image_size, len(picked.labels)
         whole = [Window.whole(*extent, size) for extent in picked.extents]
         if warp is not None:  # nearer and farther, so that objects of all sizes are met
@@ -179,16 +188,25 @@ class SegmenterRecipe:
         places = nearest(picked, whole, warp, 2 * grid_size)
         fine = nearest(picked, whole, warp, 4 * grid_size)
         outside = nearest(picked, whole, warp, 2 * grid_size, of=torch.ones_like(picked.labels)) == 0
-        visible = F.one_hot(fine.flatten(1).long(), MOST_INSTANCES).sum(1).float()
-        visible[:, 0] = 0
-        wanted = (visible >= SMALLEST).float() + 1e-4 * (visible > 0).float() + 1e-9
-        chosen = torch.multinomial(wanted, PROMPTS, replacement=True)
-        target = picked.target_label.clamp(max=MOST_INSTANCES - 1)
-        seen = visible.gather(1, target[:, None])[:, 0] >= SMALLEST
-        chosen[:, 0] = torch.where(seen, target, chosen[:, 0])
-        truths = (fine[:, None] == chosen[:, :, None, None]).float().flatten(0, 1)
         instances = torch.where(outside, -1, places.long()).reshape(count, -1)
-        return images, truths, instances
+        return images, fine, instances, picked.target_label.clamp(max=MOST_INSTANCES - 1)
+
+
+def _asked(cells: Tensor, target: Tensor) -> Tensor:
+    """PROMPTS masks [n, l, l] an image of its instances, the target's first if there is enough of it."""
+    visible = F.one_hot(cells.flatten(1).long(), MOST_INSTANCES).sum(1).float()
+    visible[:, 0] = 0
+    wanted = (visible >= SMALLEST).float() + 1e-4 * (visible > 0).float() + 1e-9
+    chosen = torch.cat([_drawn(wanted, 1) for _ in range(PROMPTS)], dim=1)
+    seen = visible.gather(1, target[:, None])[:, 0] >= SMALLEST
+    chosen[:, 0] = torch.where(seen, target, chosen[:, 0])
+    return (cells[:, None] == chosen[:, :, None, None]).float().flatten(0, 1)
+
+
+def _drawn(weights: Tensor, count: int) -> Tensor:
+    """So many different columns of each row [b, n], with probabilities as the weights: torch.multinomial, which waits
+    for the device."""
+    return (weights / torch.empty_like(weights).exponential_()).topk(count, dim=1).indices
 
 
 def zoomed(window: Window, rng: Generator) -> Window:
@@ -213,7 +231,7 @@ def _pixels(masks: Tensor) -> Tensor:
     people click; anywhere for an empty mask."""
     anywhere = torch.rand(len(masks), 1, 1, device=masks.device) < 0.3
     weights = torch.where(anywhere, masks.float(), _depth(masks) ** 4) + 1e-12
-    index = torch.multinomial(weights.flatten(1), 1)[:, 0]
+    index = _drawn(weights.flatten(1), 1)[:, 0]
     side = masks.shape[-1]
     return torch.stack([index % side, index // side], dim=1) + 0.5
 
@@ -230,16 +248,20 @@ def _jittered_boxes(masks: Tensor) -> Tensor:
     return (corners + 0.05 * torch.randn_like(corners) * sides).clamp(0, masks.shape[-1])
 
 
-def _spoilt(masks: Tensor, rng: Generator) -> Tensor:
-    """Shifted, all of a batch alike, and each with a random rectangle filled or emptied."""
-    shifted = torch.roll(masks.float(), tuple(rng.integers(-3, 4, 2).tolist()), dims=(1, 2))
-    side, count = masks.shape[-1], len(masks)
-    corner, extent = rng.integers(0, side, (count, 2, 1)), rng.integers(2, side // 4, (count, 2, 1))
-    places = np.arange(side)
-    rows, columns = ((places >= corner) & (places < corner + extent)).swapaxes(0, 1)
-    filled = np.where(rng.random((count, 1, 1)) < 0.5, 1.0, 0.0).astype(np.float32)
-    inside = torch.from_numpy(rows[:, :, None] & columns[:, None, :]).to(masks.device)
-    return torch.where(inside, torch.from_numpy(filled).to(masks.device), shifted)
+def _spoilt(masks: Tensor) -> Tensor:
+    """Each shifted, and with a random rectangle filled or emptied."""
+    side, count, device = masks.shape[-1], len(masks), masks.device
+
+    def anywhere(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (count, 2, 1), device=device)
+
+    places = torch.arange(side, device=device)
+    rows, columns = ((places + anywhere(-3, 4)) % side).unbind(1)
+    shifted = masks.float().gather(1, rows[:, :, None].expand_as(masks)).gather(2, columns[:, None].expand_as(masks))
+    corner = anywhere(0, side)
+    rows, columns = ((places >= corner) & (places < corner + anywhere(2, side // 4))).unbind(1)
+    filled = (torch.rand(count, 1, 1, device=device) < 0.5).float()
+    return torch.where(rows[:, :, None] & columns[:, None], filled, shifted)
 
 
 def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,10 +278,11 @@ def _mask_loss(logits: Tensor, scores: Tensor, truth: Tensor, multiple: Tensor) 
         first = torch.arange(logits.shape[1], device=logits.device) == 0
         allowed = first ^ multiple[:, None]
         chosen = torch.where(allowed, each, torch.inf).argmin(1)
-    rows = torch.arange(len(logits), device=logits.device)
+    chosen = chosen[:, None]
     score_error = ((scores - iou).square() * allowed).sum(1) / allowed.sum(1)
-    loss = each[rows, chosen].mean() + score_error.mean()
-    return loss, logits[rows, chosen], iou[rows, chosen]
+    loss = each.gather(1, chosen).mean() + score_error.mean()
+    best = torch.take_along_dim(logits.detach(), chosen[:, :, None, None], 1)[:, 0]
+    return loss, best, iou.gather(1, chosen)[:, 0]
 
 
 def main(
@@ -275,7 +298,8 @@ def main(
 ) -> None:
     """Trains deocc-mini's segmenter; the same command resumes."""
     recipe = SegmenterRecipe(*open_banks(train_scenes, test_scenes, device, ("image", "labels")))
-    train(recipe, LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes))
+    options = LoopOptions(out, steps, batch, learning_rate, threads=threads, device=device, minutes=minutes)
+    train(recipe, replace(options, pretrained="backbone."))
 
 
 if __name__ == "__main__":

