@@ -1,8 +1,8 @@
-"""An answer of SAM seen close up: what the mask refiner is shown of it.
+"""An answer of SAM seen close up: where SAM looks once more, and what the mask refiner is shown.
 
 A click wants one object, which may be a small part of the image; SAM's logits are a grid over all of it. The window
 follows the answer (as RITM's and FocalClick's zoom-in does; Sofiiuk et al. 2021, Chen et al. 2022), so that small
-objects are refined at a scale like large ones.
+objects are answered at a scale like large ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deocc_engines.prediction import WHITE
 from deocc_engines.prompt import Box, Point, Prompt
 from deocc_engines.window import Window
 
-__all__ = ["FARTHEST_LOGIT", "CloseUp", "close_up", "reduced"]
+__all__ = ["FARTHEST_LOGIT", "CloseUp", "close_up", "extent_of", "inside", "reduced"]
 
 MARGIN = 1.75  # side of the window over the longer side of the answer: it may have missed parts
 RADIUS = 3  # of a click, pixels of the model
@@ -54,6 +54,17 @@ def reduced(
     return small, replace(prompt, points=points, box=box)
 
 
+def inside(prompt: Prompt, left: int, top: int, right: int, bottom: int) -> Prompt:
+    """A prompt as it reads in a part of the image; what lies outside moves to its edge."""
+
+    def moved(x: float, y: float) -> tuple[float, float]:
+        return min(max(x - left, 0.0), float(right - left)), min(max(y - top, 0.0), float(bottom - top))
+
+    points = tuple(Point(*moved(point.x, point.y), point.include) for point in prompt.points)
+    box = prompt.box and Box(*moved(prompt.box.x_min, prompt.box.y_min), *moved(prompt.box.x_max, prompt.box.y_max))
+    return replace(prompt, points=points, box=box)
+
+
 def close_up(
     pixels: UInt8[np.ndarray, "h w 3"], logits: Float32[np.ndarray, "l l"], prompt: Prompt, size: int
 ) -> CloseUp:
@@ -66,7 +77,7 @@ def close_up(
     """
     height, width = pixels.shape[:2]
     seen = Window.whole(width, height, len(logits))
-    window = Window.around(_extent(logits, seen, prompt, width, height), width, height, size, MARGIN)
+    window = Window.around(extent_of(logits, prompt, width, height), width, height, size, MARGIN)
     near = window.take_from(seen, logits, -FARTHEST_LOGIT)
     photo = (window.take(pixels, WHITE) * (2 / WHITE) - 1).transpose(2, 0, 1)
     clicks = np.zeros((2, size, size), np.float32)
@@ -77,15 +88,16 @@ def close_up(
     return CloseUp(window, answer[None].astype(np.float32), np.ascontiguousarray(photo, np.float32), clicks)
 
 
-def _extent(logits: Float32[np.ndarray, "l l"], seen: Window, prompt: Prompt, width: int, height: int) -> Box:
+def extent_of(logits: Float32[np.ndarray, "l l"], prompt: Prompt, width: int, height: int) -> Box:
     """The box of the answer and of what the prompt includes; the whole image where there is neither."""
+    seen = Window.whole(width, height, len(logits))
     scale = seen.side / seen.size
     corners = [(point.x, point.y) for point in prompt.points if point.include]
     boxes = [] if prompt.box is None else [prompt.box]
     rows, columns = (min(round(extent / scale), seen.size) for extent in (height, width))
-    inside = np.ascontiguousarray(logits[:rows, :columns] > 0)
-    if inside.any():
-        x_min, y_min, x_max, y_max = (scale * end for end in dataclasses.astuple(bounding_box(clean(inside))))
+    found = np.ascontiguousarray(logits[:rows, :columns] > 0)
+    if found.any():
+        x_min, y_min, x_max, y_max = (scale * end for end in dataclasses.astuple(bounding_box(clean(found))))
         boxes.append(Box(x_min, y_min, min(x_max, width), min(y_max, height)))
     corners += [corner for box in boxes for corner in ((box.x_min, box.y_min), (box.x_max, box.y_max))]
     if not corners:

@@ -75,7 +75,13 @@ def deoccluder_of(
     tokenizer = Tokenizer.open(bundle.path / "tokenizer" / "tokenizer.json", networks.text_config.length)
     sam, close = networks.sam, networks.mask_refiner
     return Deoccluder(
-        segmenter=Segmenter(runtime, sam.config.image_size, 4 * sam.grid, close.config.window if close else None),
+        segmenter=Segmenter(
+            runtime,
+            sam.config.image_size,
+            4 * sam.grid,
+            close.config.window if close else None,
+            manifest.get("closer_look"),
+        ),
         completer=Completer(
             runtime,
             tokenizer,

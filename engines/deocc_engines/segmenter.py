@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from deocc_engines.closeup import FARTHEST_LOGIT, close_up, reduced
+from deocc_engines.closeup import FARTHEST_LOGIT, close_up, extent_of, inside, reduced
 from deocc_engines.completion import ModalMask
 from deocc_engines.errors import InvalidPrompt
 from deocc_engines.mask import clean
@@ -26,7 +26,9 @@ STD = np.array([58.395, 57.12, 57.375], np.float32)
 PADDING = -1  # label of a token that says nothing
 INCLUDE, EXCLUDE, CORNER_MIN, CORNER_MAX = 1, 0, 2, 3
 MASK_LOGIT = 8.0  # of the pixels of a mask prompt
-SHARPEST = 8  # windows along the longer side of the photo that close-ups are taken of
+SHARPEST = 1024  # pixels along the longer side of the photo that close-ups are taken of
+SAME = 0.9  # a closer look at this share of the photo, or more, would show nothing new
+REACH = 2  # pixels that a candidate may reach beyond the part that is looked at
 TURNS = 4  # decodings of one prompt at most
 
 
@@ -127,10 +129,20 @@ class Segmenter:
         image_size: of SAM's input, pixels along each side.
         mask_size: of its answers.
         window: of the mask refiner's input; None: there is none.
+        closer: side of the part of the photo that is looked at once more, over the longer side of the answer; None:
+            one look, which is enough for a large SAM.
     """
 
-    def __init__(self, runtime: SamRuntime, image_size: int, mask_size: int, window: int | None = None) -> None:
-        self._runtime, self._image_size, self._mask_size, self._window = runtime, image_size, mask_size, window
+    def __init__(
+        self,
+        runtime: SamRuntime,
+        image_size: int,
+        mask_size: int,
+        window: int | None = None,
+        closer: float | None = None,
+    ) -> None:
+        self._runtime, self._image_size, self._mask_size = runtime, image_size, mask_size
+        self._window, self._closer = window, closer
 
     def embed(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Embedding:
         """The embedding of an upright RGB image."""
@@ -148,10 +160,47 @@ class Segmenter:
         Raises:
             InvalidPrompt: the model sees no object at one of them.
         """
-        answers = self.answers(embedding, prompts)
+        answers = self.answers(embedding, pixels, prompts)
         return tuple(self._candidates(pixels, *each) for each in zip(prompts, answers, strict=True))
 
-    def answers(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def answers(
+        self, embedding: Embedding, pixels: UInt8[np.ndarray, "h w 3"], prompts: Sequence[Prompt]
+    ) -> list[list[Answer]]:
+        """Those of SAM's answers to each prompt that count, after a closer look if the engine takes one."""
+        answers = self._decoded(embedding, prompts)
+        if self._closer is None:
+            return answers
+        return [self._seen_closer(pixels, *each, self._closer) for each in zip(prompts, answers, strict=True)]
+
+    def _seen_closer(
+        self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: list[Answer], margin: float
+    ) -> list[Answer]:
+        """What SAM says to the same prompt when it sees only the part of the photo around its best answer; answers that
+        reach beyond that part stay."""
+        if prompt.mask is not None:
+            return answers
+        pixels, prompt = reduced(pixels, prompt, SHARPEST)
+        height, width = pixels.shape[:2]
+        extents = [extent_of(answer.logits, prompt, width, height) for answer in answers]
+        best = max(range(len(answers)), key=lambda k: answers[k].score)
+        window = Window.around(extents[best], width, height, self._mask_size, margin)
+        left, top, right, bottom = window.region(width, height)
+        if max(right - left, bottom - top) > SAME * max(height, width):
+            return answers
+        part = np.ascontiguousarray(pixels[top:bottom, left:right])
+        closer = self._decoded(self.embed(part), [inside(prompt, left, top, right, bottom)])[0]
+        side = max(right - left, bottom - top)
+        for k, (extent, answer) in enumerate(zip(extents, closer, strict=True)):
+            if extent.x_min < left - REACH or extent.y_min < top - REACH:
+                continue
+            if extent.x_max > right + REACH or extent.y_max > bottom + REACH:
+                continue
+            whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
+            whole[top:bottom, left:right] = resize(answer.logits, side, side)[: bottom - top, : right - left]
+            answers[k] = Answer(whole, answer.score)
+        return answers
+
+    def _decoded(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Answer]]:
         """Those of SAM's answers to each prompt that count.
 
         Points after the first correct what was answered to those before them, as SAM is trained and evaluated: each is
@@ -198,7 +247,7 @@ class Segmenter:
     ) -> list[Answer]:
         """The answers at the resolution of what was seen of them close up."""
         assert self._runtime.refine_mask is not None
-        pixels, prompt = reduced(pixels, prompt, SHARPEST * window)
+        pixels, prompt = reduced(pixels, prompt, SHARPEST)
         height, width = pixels.shape[:2]
         seen = [close_up(pixels, answer.logits, prompt, window) for answer in answers]
         given = ([getattr(each, name) for each in seen] for name in ("answer", "photo", "clicks"))

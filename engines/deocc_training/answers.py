@@ -72,7 +72,7 @@ class Questioner:
                 Prompt(box=_jittered(bounding_box(inside), rng)) if boxed else Prompt((_clicked(inside, True, rng),))
             )
             for turn in range(EACH - 1):
-                answers = self._segmenter.answers(embedding, [prompt])[0]
+                answers = self._segmenter.answers(embedding, pixels, [prompt])[0]
                 best = max(answers, key=lambda answer: answer.score)
                 kept = [best, answers[rng.integers(len(answers))]] if turn == 0 else [best]
                 samples += [self._sample(pixels, inside, prompt, answer) for answer in kept]
@@ -134,7 +134,12 @@ def main(
     networks = load_networks(opened)
     sam = networks.sam
     torch.set_num_threads(1)
-    segmenter = Segmenter(runtime_of(opened, calls_of(networks), "auto", THREADS), sam.config.image_size, 4 * sam.grid)
+    segmenter = Segmenter(
+        runtime_of(opened, calls_of(networks), "auto", THREADS),
+        sam.config.image_size,
+        4 * sam.grid,
+        closer=opened.manifest.get("closer_look"),
+    )
     ask, drawn = Questioner(segmenter, SIZE), SceneSet.open(scenes)
 
     def asked(index: int) -> UInt8[np.ndarray, "n 7 s s"]:
