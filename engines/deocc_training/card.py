@@ -68,19 +68,21 @@ FIGURES = {
 
 TEXT = """# {name}
 
-A small DeoccAnything and a small SAM that make deocc work on any machine, with no download and no GPU. They were
-trained from nothing, within minutes on a GPU or hours on two CPU cores; take them for what the figures below say and no
-more. For real photographs in earnest, serve a full-size engine.
+A small DeoccAnything and a small SAM that make deocc work on any machine, with no download and no GPU. All but the
+segmenter's backbone was trained from nothing, within minutes on a GPU or hours on two CPU cores; take them for what the
+figures below say and no more. For real photographs in earnest, serve a full-size engine.
 
 - **Completer:** latent diffusion in {window}-pixel windows: first the object's surroundings, then the object.
   Autoencoder f{factor} with {latent} channels; {inputs} → {latent} channel UNet with the conditions in DeoccAnything's
   order; mask decoder; {schedule}.{refiner}
-- **Segmenter:** segment-anything's own modules at {sam_size} pixels.{mask_refiner}
+- **Segmenter:** segment-anything's own modules at {sam_size} pixels on the features of an EfficientNet-Lite2, which
+  started from its published ImageNet weights (Apache-2.0).{closer}{mask_refiner}
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
-- **Presets:** {presets}. One forward pass a step with guidance 1, three otherwise.
+- **Presets:** {presets}. One forward pass a step with guidance 1, up to three
+  otherwise; text guidance counts where there is a text.
 - **Licence:** {licence}.
-- **Engine id:** `{engine_id}`. Weights are float16, the table is float8; OpenVINO runs them in bfloat16 where the
-  processor can.
+- **Engine id:** `{engine_id}`. Weights are float16, those of the UNet and the text encoder int8 with a scale
+  a row; OpenVINO runs them in bfloat16 where the processor can.
 
 ## Training
 
@@ -156,6 +158,7 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int,
         inputs=1 + 3 * unet["latent_channels"],
         schedule=manifest["schedule"]["name"].removesuffix("Scheduler"),
         refiner=" A refiner then mends mask and colours at the window's full resolution." if refined else "",
+        closer=" It looks twice: at the photo, and at the part around its answer." if "closer_look" in manifest else "",
         mask_refiner=" A refiner then looks at each answer close up." if bundle.holds("mask_refiner") else "",
         verdict="the refiner's, which has only seen composited scenes"
         if refined
