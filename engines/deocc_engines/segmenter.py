@@ -29,6 +29,7 @@ MASK_LOGIT = 8.0  # of the pixels of a mask prompt
 SHARPEST = 1024  # pixels along the longer side of the photo that close-ups are taken of
 SAME = 0.9  # a closer look at this share of the photo, or more, would show nothing new
 REACH = 2  # pixels that a candidate may reach beyond the part that is looked at
+CUT = 0.25  # share of an edge of the part from which on an answer along it is cut off by it
 TURNS = 4  # decodings of one prompt at most
 
 
@@ -176,7 +177,7 @@ class Segmenter:
         self, pixels: UInt8[np.ndarray, "h w 3"], prompt: Prompt, answers: list[Answer], margin: float
     ) -> list[Answer]:
         """What SAM says to the same prompt when it sees only the part of the photo around its best answer; answers that
-        reach beyond that part stay."""
+        reach beyond that part, or would be cut off by it, stay."""
         if prompt.mask is not None:
             return answers
         pixels, prompt = reduced(pixels, prompt, SHARPEST)
@@ -195,8 +196,17 @@ class Segmenter:
                 continue
             if extent.x_max > right + REACH or extent.y_max > bottom + REACH:
                 continue
+            seen = resize(answer.logits, side, side)[: bottom - top, : right - left]
+            edges = (
+                (seen[:, 0], left > 0),
+                (seen[0], top > 0),
+                (seen[:, -1], right < width),
+                (seen[-1], bottom < height),
+            )
+            if any(inner and (edge > 0).mean() > CUT for edge, inner in edges):
+                continue
             whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
-            whole[top:bottom, left:right] = resize(answer.logits, side, side)[: bottom - top, : right - left]
+            whole[top:bottom, left:right] = seen
             answers[k] = Answer(whole, answer.score)
         return answers
 
