@@ -123,6 +123,15 @@ class Answer:
         return np.ascontiguousarray(resize(self.logits, side, side)[:height, :width] > 0)
 
 
+def _placed(
+    part: Float32[np.ndarray, "h w"], left: int, top: int, width: int, height: int
+) -> Float32[np.ndarray, "l l"]:
+    """Logits of a part of an image of this size, as those of the whole, padded to a square; elsewhere surely not."""
+    whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
+    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return whole
+
+
 class Segmenter:
     """Holds no state but the model; embeddings are the caller's to keep.
 
@@ -205,9 +214,7 @@ class Segmenter:
             )
             if any(inner and (edge > 0).mean() > CUT for edge, inner in edges):
                 continue
-            whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
-            whole[top:bottom, left:right] = seen
-            answers[k] = Answer(whole, answer.score)
+            answers[k] = Answer(_placed(seen, left, top, width, height), answer.score)
         return answers
 
     def _decoded(self, embedding: Embedding, prompts: Sequence[Prompt]) -> list[list[Answer]]:
@@ -264,9 +271,8 @@ class Segmenter:
         logits, verdicts = self._runtime.refine_mask(*(torch.from_numpy(np.stack(part)) for part in given))
         refined = []
         for answer, each, own, verdict in zip(answers, seen, logits.float(), verdicts.float(), strict=True):
-            whole = np.full((max(height, width),) * 2, -FARTHEST_LOGIT, np.float32)
-            left, top, right, bottom = each.window.region(width, height)
-            whole[top:bottom, left:right] = each.window.put(own[0].numpy(), width, height)
+            left, top, *_ = each.window.region(width, height)
+            whole = _placed(each.window.put(own[0].numpy(), width, height), left, top, width, height)
             # SAM, which sees all of the image, picks better; the refiner knows what has become of the answer.
             refined.append(Answer(whole, (2 * answer.score + float(torch.sigmoid(verdict))) / 3))
         return refined

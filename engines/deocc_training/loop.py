@@ -26,7 +26,7 @@ __all__ = ["Figures", "LoopOptions", "Recipe", "load_ema", "save", "train"]
 
 LONGEST_STEP = 60.0  # seconds
 WARM_UP = 3  # steps that are run before a GPU records one
-PRETRAINED = 0.25
+PRETRAINED = 0.25  # of the rate, at which what came trained learns
 Network = TypeVar("Network", bound=nn.Module)
 Figures: TypeAlias = dict[str, Tensor]  # read when they are logged, so that no step waits for them
 Step: TypeAlias = Callable[..., Figures]  # of a batch: leaves the gradients behind
