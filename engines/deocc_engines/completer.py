@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deocc_engines.batcher import StepBatcher
 from deocc_engines.completion import (
+    SEEDS,
     Completion,
     CompletionOptions,
     Cost,
@@ -30,7 +31,7 @@ from deocc_engines.jobs import Run
 from deocc_engines.latents import CompleterRuntime, Latents, View
 from deocc_engines.mask import bounding_box, clean
 from deocc_engines.paste import rim_of
-from deocc_engines.prediction import WHITE, Prediction
+from deocc_engines.prediction import Prediction
 from deocc_engines.progress import Teller
 from deocc_engines.ranking import ranked
 from deocc_engines.sampler import Schedule, noise_for, planned_steps, sample
@@ -54,6 +55,9 @@ class CompleterSettings:
     mask_resize: Literal["nearest", "area"] = "nearest"  # of the modal mask to latent size; as in training
     whole_below: float = 0.05  # a smaller hidden share than this is within the model's error: the object is whole
     whole_above: float = 0.5  # the refiner's probability from which it is, where there is a refiner
+    # A network that answers a mirrored photo with another shape is not sure of it: with this, odd seeds see the photo
+    # left to right, so that several samples differ by what the network does not know, and not by their noise alone.
+    mirror_odd_seeds: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +124,12 @@ class Completer:
         started = time.perf_counter()
         modal = ModalMask.of(clean(modal.mask), modal.score)
         job = self._job(image, modal, options, on_event)
-        wide = self._latents.view(image, modal.mask, self._global_window(job))
-        runs = [self._sample(job, wide, index) for index in range(options.num_samples)]
+        window, seeds = self._global_window(job), [(options.seed + i) % SEEDS for i in range(options.num_samples)]
+        wide = {
+            mirrored: self._latents.view(image, modal.mask, window, mirrored=mirrored)
+            for mirrored in sorted({self._mirrored(seed) for seed in seeds})
+        }
+        runs = [self._sample(job, wide[self._mirrored(seed)], index, seed) for index, seed in enumerate(seeds)]
         each = self.cost(options).rows / options.num_samples
         samples = self.batcher.run(runs, each, stop=stop, weight=options.priority.weight)
         return Completion(
@@ -167,8 +175,10 @@ class Completer:
             return float(np.median([sample.occluded_fraction for sample in samples])) < self.settings.whole_below
         return float(np.median([sample.whole for sample in samples])) > self.settings.whole_above
 
-    def _sample(self, job: _Job, wide: View, index: int) -> Run[Sample]:
-        seed = (job.options.seed + index) % 2**32
+    def _mirrored(self, seed: int) -> bool:
+        return self.settings.mirror_odd_seeds and seed % 2 == 1
+
+    def _sample(self, job: _Job, wide: View, index: int, seed: int) -> Run[Sample]:
         began = time.perf_counter()
         prediction = yield from self._global(job, wide, index, seed)
         began = job.teller.through(Stage.GLOBAL, index, began)
@@ -193,8 +203,8 @@ class Completer:
     def _local(self, job: _Job, found: Prediction, index: int, seed: int) -> Run[Prediction]:
         """From the noised global result, a square around the object in view."""
         window = Window.around(found.amodal_box(job.modal), *job.size, self.settings.window)
-        start = self._latents.encode(window.take_from(found.window, found.rgb, WHITE))
-        view = self._latents.view(job.image, job.modal, window)
+        view = self._latents.view(job.image, job.modal, window, mirrored=self._mirrored(seed))
+        start = self._latents.encode_in(view, found)
         z_0 = yield from self._denoise(job, view, index, seed, Stage.LOCAL, start)
         return self._latents.decode(view, z_0)
 

@@ -16,6 +16,7 @@ from deocc_engines.mask import bounding_box
 from deocc_engines.prompt import Box
 
 __all__ = [
+    "SEEDS",
     "Completion",
     "CompletionOptions",
     "Cost",

@@ -52,6 +52,7 @@ class View:
     photo: Float[Tensor, "1 3 s s"]  # in [−1, 1]
     modal: Float[Tensor, "1 1 s s"]  # in [0, 1]
     condition: Float[Tensor, "1 k z z"]  # 1 − m at latent size, E(x∘m), E(x)
+    mirrored: bool  # what is shown, left to right
 
 
 class Latents:
@@ -65,10 +66,12 @@ class Latents:
     def __init__(self, runtime: CompleterRuntime, factor: int, mask_resize: Literal["nearest", "area"]) -> None:
         self._runtime, self._factor, self._mask_resize = runtime, factor, mask_resize
 
-    def view(self, image: UInt8[np.ndarray, "h w 3"], modal: Bool[np.ndarray, "h w"], window: Window) -> View:
+    def view(
+        self, image: UInt8[np.ndarray, "h w 3"], modal: Bool[np.ndarray, "h w"], window: Window, *, mirrored: bool
+    ) -> View:
         """A photo and its modal mask through a window."""
-        seen = window.take(image, WHITE)
-        part = window.take(modal.astype(np.float32), 0.0)[..., None]
+        seen = _turned(window.take(image, WHITE), mirrored)
+        part = _turned(window.take(modal.astype(np.float32), 0.0)[..., None], mirrored)
         masked, whole = torch.split(self.encode(seen * part + WHITE * (1 - part), seen), 1)
         z = whole.shape[-1]
         if self._mask_resize == "area":
@@ -76,13 +79,13 @@ class Latents:
         else:  # as torch's "nearest": the top left pixel of each latent
             low = (part[:: self._factor, :: self._factor, 0] > 0.5).astype(np.float32)
         condition = condition_of(torch.from_numpy(low)[None, None], masked, whole)
-        return View(window, _signed(seen), torch.from_numpy(part[None, None, ..., 0]), condition)
+        return View(window, _signed(seen), torch.from_numpy(part[None, None, ..., 0]), condition, mirrored)
 
     def decode(self, view: View, z_0: Float[Tensor, "m c z z"]) -> Prediction:
-        """The mean of the draws, mended where there is a refiner."""
-        rgb, logits = self._runtime.decode_image(z_0).float(), self._runtime.decode_mask(z_0)[:, 0].float()
-        _check_finite(rgb, logits)
-        colours = ((rgb + 1) * (WHITE / 2)).clamp(0, WHITE).mean(dim=0)
+        """The mean of the draws, mended where there is a refiner; never mirrored."""
+        decoded, logits = self._runtime.decode_image(z_0).float(), self._runtime.decode_mask(z_0)[:, 0].float()
+        _check_finite(decoded, logits)
+        colours = ((decoded + 1) * (WHITE / 2)).clamp(0, WHITE).mean(dim=0)
         probability = torch.sigmoid(logits).mean(dim=0)
         whole = quality = None
         if self._runtime.refine is not None:
@@ -92,13 +95,21 @@ class Latents:
             colours = ((mended[:3] + 1) * (WHITE / 2)).clamp(0, WHITE)
             probability = torch.sigmoid(mended[3])
             whole, quality = torch.sigmoid(verdicts).tolist()
-        return Prediction(
-            view.window, colours.permute(1, 2, 0).contiguous().numpy(), probability.numpy(), whole, quality
-        )
+        rgb = _turned(colours.permute(1, 2, 0).contiguous().numpy(), view.mirrored)
+        return Prediction(view.window, rgb, _turned(probability.numpy(), view.mirrored), whole, quality)
 
     def encode(self, *images: Float32[np.ndarray, "s s 3"]) -> Tensor:
         """[0, 255] to a latent of each: [b, c, z, z]."""
         return self._runtime.encode_image(torch.cat([_signed(image) for image in images]))
+
+    def encode_in(self, view: View, found: Prediction) -> Tensor:
+        """What was found, as the view shows it."""
+        return self.encode(_turned(view.window.take_from(found.window, found.rgb, WHITE), view.mirrored))
+
+
+def _turned(picture: Float32[np.ndarray, "s s *c"], mirrored: bool) -> Float32[np.ndarray, "s s *c"]:
+    """Left to right, or as it is."""
+    return np.ascontiguousarray(picture[:, ::-1]) if mirrored else picture
 
 
 def _signed(image: Float32[np.ndarray, "s s 3"]) -> Float[Tensor, "1 3 s s"]:

@@ -69,6 +69,7 @@ def deoccluder_of(
             mask_resize=manifest["mask_resize"],
             whole_below=manifest["whole_below"],
             whole_above=manifest.get("whole_above", CompleterSettings.whole_above),
+            mirror_odd_seeds=manifest.get("mirror_odd_seeds", CompleterSettings.mirror_odd_seeds),
         )
     except (KeyError, TypeError) as error:
         raise InvalidBundle(f"the manifest lacks {error}") from error

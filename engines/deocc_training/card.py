@@ -66,6 +66,8 @@ FIGURES = {
     "text_gain": "more than half hidden: IoU of the hidden part, right caption over another object's",
 }
 
+MIRRORED = "- **Seeds:** odd ones see the photo mirrored, so that samples differ by what the networks do not know.\n"
+
 TEXT = """# {name}
 
 A small DeoccAnything and a small SAM that make deocc work on any machine, with no download and no GPU. All but the
@@ -80,7 +82,7 @@ figures below say and no more. For real photographs in earnest, serve a full-siz
 - **Text:** a frozen table of token vectors distilled from all-MiniLM-L6-v2 under two trained layers. English.
 - **Presets:** {presets}. One forward pass a step with guidance 1, up to three
   otherwise; text guidance counts where there is a text.
-- **Licence:** {licence}.
+{mirrored}- **Licence:** {licence}.
 - **Engine id:** `{engine_id}`. Weights are float16, those of the UNet and the text encoder int8 with a scale
   a row; OpenVINO runs them in bfloat16 where the processor can.
 
@@ -104,6 +106,8 @@ Means over instances; over those more than 1 % occluded where nothing else is sa
 | figure | measured | the project's bar |
 |---|---|---|
 {figures}
+
+What the missed bars would need is in deocc_training's README, "What falls short".
 
 By group; in italics, answers that need no model. *Hull clipped* keeps the hull where the object is visible or something
 stands in front of it, which only the truth knows.
@@ -164,6 +168,7 @@ def render(bundle: Bundle, report: dict[str, Any], shown: int, photographs: int,
         if refined
         else "a threshold on the hidden share",
         presets=", ".join(presets),
+        mirrored=MIRRORED if manifest.get("mirror_odd_seeds") else "",
         sam_size=bundle.config("sam")["image_size"],
         licence=manifest["licence"],
         engine_id=bundle.engine_id,

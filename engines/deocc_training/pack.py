@@ -47,8 +47,10 @@ MANIFEST: dict[str, Any] = {
     "closer_look": 1.2,
     "global_margin": GLOBAL_MARGIN,
     "mask_resize": "area",
+    "mirror_odd_seeds": True,
     "whole_below": 0.1,
-    "whole_above": 0.12,
+    # Leaves as much room to 90 % recall as to 5 % false alarms on held-out scenes 700 to 1199, which are not reported.
+    "whole_above": 0.2,
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from deocc_engines.bundle import Bundle
 from deocc_engines.completion import (
     Completion,
     CompletionOptions,
@@ -115,6 +116,23 @@ def test_sample_i_is_the_sample_of_seed_plus_i(deoccluder: Deoccluder, photo: Ph
         one = deoccluder.complete(photo, Prompt(mask=disc), CompletionOptions(seed=sample.seed))
         assert one.samples[0].rgba().tobytes() == sample.rgba().tobytes()
     assert several.samples[0].score >= several.samples[1].score
+
+
+def test_odd_seeds_see_the_photo_mirrored(
+    bundle: Bundle, deoccluder: Deoccluder, photo: Photo, disc: np.ndarray
+) -> None:
+    straight, _ = load_deoccluder(str(bundle.path), runtime="torch")
+    straight.completer.settings = replace(straight.completer.settings, mirror_odd_seeds=False)
+
+    def run(engine: Deoccluder, seed: int, turn: int = 1) -> np.ndarray:
+        shown = Photo(np.ascontiguousarray(photo.pixels[:, ::turn]), f"sha256:{turn}")
+        mask = np.ascontiguousarray(disc[:, ::turn])
+        options = CompletionOptions(seed=seed, keep_visible=False)
+        return engine.complete(shown, Prompt(mask=mask), options).samples[0].rgba()[:, ::turn].astype(int)
+
+    np.testing.assert_array_equal(run(deoccluder, 2), run(straight, 2))
+    np.testing.assert_allclose(run(deoccluder, 3), run(straight, 3, turn=-1), atol=2)
+    assert np.abs(run(deoccluder, 3) - run(straight, 3)).max() > 50
 
 
 def test_text_and_guidance_change_the_result(deoccluder: Deoccluder, photo: Photo, disc: np.ndarray) -> None:
