@@ -18,9 +18,10 @@ FINEST = 512  # cells along the longer side in which shapes are compared
 def ranked(samples: Sequence[Sample], modal: Bool[np.ndarray, "h w"]) -> tuple[Sample, ...]:
     """Best first, each with its final score.
 
-    One sample keeps the score q that it came with. Of several, q is multiplied with a sample's mean agreement with the
-    others, the IoU of the hidden parts: of draws from p(shape | image), the one that agrees most with the rest has the
-    highest expected IoU with the truth, as far as the model's distribution is right (minimum Bayes risk).
+    One sample keeps the score q that it came with. Of several, q is multiplied with a sample's agreement with the
+    others, the soft IoU of its hidden part with the mean of theirs: of draws from p(shape | image), the one that agrees
+    most with the rest has the highest expected IoU with the truth, as far as the model's distribution is right (minimum
+    Bayes risk). On held-out scenes this finds better ones than the mean of the IoUs with each other one.
 
     Where a refiner judged, with its probability w that next to nothing is hidden, the median of the samples', the score
     is then w + (1 − w)·q. w must be the same for all, or a sample that finds less would come first for that.
@@ -36,14 +37,14 @@ def ranked(samples: Sequence[Sample], modal: Bool[np.ndarray, "h w"]) -> tuple[S
 
 
 def _agreement(samples: Sequence[Sample], modal: Bool[np.ndarray, "h w"]) -> list[float]:
-    """The mean IoU of each sample's hidden part with those of the others."""
+    """Σ min(h, p) / Σ max(h, p): h a sample's hidden part, p the share of the others that a pixel belongs to."""
     stride = max(1, -(-max(modal.shape) // FINEST))
     seen = modal[::stride, ::stride]
-    hidden = np.stack([sample.amodal_mask()[::stride, ::stride] & ~seen for sample in samples])
-    flat = hidden.reshape(len(samples), -1).astype(np.float32)
-    both = flat @ flat.T
-    area = np.diag(both)
-    union = area[:, None] + area[None] - both
-    agreement = np.where(union > 0, both / np.maximum(union, 1), 1.0)
-    mean: list[float] = ((agreement.sum(1) - 1) / (len(samples) - 1)).tolist()
-    return mean
+    hidden = [sample.amodal_mask()[::stride, ::stride] & ~seen for sample in samples]
+    total = np.sum(hidden, axis=0, dtype=np.float32)
+    agreement = []
+    for own in hidden:
+        others = (total - own) / (len(hidden) - 1)
+        union = float(np.maximum(own, others).sum())
+        agreement.append(float(np.minimum(own, others).sum()) / union if union else 1.0)
+    return agreement
