@@ -3,6 +3,8 @@
 - fluent-emoji-3d, MIT: renders of things, animals and people; captions from Unicode names.
 - tuxpaint-stamps-default, GPL-2: mostly photographs; captions from their description files. Trained on, not shipped.
 - openclipart-png, public domain: drawings; captions from the pictures' own titles.
+- sweethome3d-furniture, CC0 and CC-BY-3.0: textured 3D models, rendered from several sides (`models`); captions from
+  its catalogues. Trained on, not shipped, and never tested on: the test set stays as it was, so that bundles compare.
 - plasma-workspace-wallpapers, mate-backgrounds, gnome-backgrounds: backgrounds. Trained on, not shipped.
 
 Packages are unpacked, never installed. `prepare` writes `index.json` beside the cleaned pictures.
@@ -27,9 +29,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deocc_training import models
 from deocc_training.captions import emoji_caption, emoji_category, emoji_identity, openclipart_caption, stamp_caption
 from deocc_training.cutout import Cutout, Kind, RejectedError, clean, decode, flatness
-from deocc_training.splits import Thumbnail, merged_identities, thumbnail
+from deocc_training.splits import Thumbnail, merged_identities, split_of, thumbnail
 
 __all__ = ["DEBIAN_PACKAGES", "NPM_PACKAGE", "default_cache", "fetch", "load_index", "prepare"]
 
@@ -39,11 +42,13 @@ NPM_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 DEBIAN_PACKAGES = (
     "tuxpaint-stamps-default",
     "openclipart-png",
+    "sweethome3d-furniture",
     "plasma-workspace-wallpapers",
     "mate-backgrounds",
     "gnome-backgrounds",
 )
-_WALLPAPERS = DEBIAN_PACKAGES[2:]
+_FURNITURE = "sweethome3d-furniture"
+_WALLPAPERS = DEBIAN_PACKAGES[3:]
 _WALLPAPER_LONG_SIDE = 1280  # px
 
 # Folders of openclipart with things in them; the rest is arrows, stars, flags, icons and playing cards.
@@ -129,6 +134,11 @@ def _clipart(root: Path) -> Iterator[_Candidate]:
                 yield _Candidate("openclipart-png", f"openclipart/{place}", "drawing", caption, path)
 
 
+def _furniture(root: Path, pictures: Path, workers: int) -> Iterator[_Candidate]:
+    for model, path in models.render(models.catalogue(root), pictures, workers):
+        yield _Candidate(_FURNITURE, model.identity, "render", model.caption, path)
+
+
 def _cleaned(candidate: _Candidate, folder: Path) -> Cutout | str:
     """Write the cleaned picture and return its cut-out, or the reason why there is none."""
     try:
@@ -169,6 +179,7 @@ def prepare(cache_dir: Path, workers: int = 2) -> Counter[str]:
         *_emoji(unpacked / "fluent-emoji-3d"),
         *_stamps(unpacked / "tuxpaint-stamps-default"),
         *_clipart(unpacked / "openclipart-png"),
+        *_furniture(unpacked / _FURNITURE, cache_dir / "views", workers),
     ]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(_cleaned, candidates, [cutout_dir] * len(candidates), chunksize=16))
@@ -200,7 +211,7 @@ def _shrunk_wallpaper(item: tuple[str, Path], folder: Path) -> tuple[str, Path]:
 
 
 def _distinct(candidates: list[_Candidate], results: list[Cutout | str]) -> tuple[list[Cutout], Counter[str]]:
-    """Drop pictures that occur twice, cap openclipart, and give look-alikes one identity."""
+    """Drop pictures that occur twice, cap openclipart, give look-alikes one identity, leave no furniture to test on."""
     tally: Counter[str] = Counter()
     kept: list[tuple[Cutout, Thumbnail]] = []
     seen: set[bytes] = set()
@@ -220,7 +231,8 @@ def _distinct(candidates: list[_Candidate], results: list[Cutout | str]) -> tupl
     chosen = set(by_chance[:_CLIPART_LIMIT])
     kept = [(c, thumb) for c, thumb in kept if c.source != "openclipart-png" or c.identity in chosen]
     shared = merged_identities([c.identity for c, _ in kept], np.stack([thumb for _, thumb in kept]))
-    return [replace(c, identity=identity) for (c, _), identity in zip(kept, shared, strict=True)], tally
+    found = [replace(c, identity=identity) for (c, _), identity in zip(kept, shared, strict=True)]
+    return [c for c in found if c.source != _FURNITURE or split_of(c.identity) == "train"], tally
 
 
 def load_index(cache_dir: Path) -> tuple[tuple[Cutout, ...], dict[str, Path]]:
