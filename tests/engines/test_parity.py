@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,17 +188,19 @@ def test_tampering_is_found(workshop: Workshop, tamper: Callable[[Path], None], 
 
 
 class _Rounded(nn.Module):
-    """A LayerNorm as it is in bfloat16."""
+    """A LayerNorm that reads five significant bits. Spelt out: where a processor has no narrow type, OpenVINO computes
+    in float32 whatever type the graph names."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(x.bfloat16().float())
+        step = torch.exp((torch.floor(torch.log2(x.abs().clamp(min=1e-9))) - 4) * math.log(2))
+        return self.norm(torch.round(x / step) * step)
 
 
-def test_a_layer_norm_in_bfloat16_breaks_parity_and_is_not_served(workshop: Workshop) -> None:
+def test_a_layer_norm_that_rounds_breaks_parity_and_is_not_served(workshop: Workshop) -> None:
     networks = load_networks(workshop.bundle)
     layers = networks.text_encoder.layers.layers
     for layer in layers:
