@@ -39,16 +39,9 @@ __all__ = ["DEBIAN_PACKAGES", "NPM_PACKAGE", "default_cache", "fetch", "load_ind
 log = logging.getLogger(__name__)
 
 NPM_PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
-DEBIAN_PACKAGES = (
-    "tuxpaint-stamps-default",
-    "openclipart-png",
-    "sweethome3d-furniture",
-    "plasma-workspace-wallpapers",
-    "mate-backgrounds",
-    "gnome-backgrounds",
-)
 _FURNITURE = "sweethome3d-furniture"
-_WALLPAPERS = DEBIAN_PACKAGES[3:]
+_WALLPAPERS = ("plasma-workspace-wallpapers", "mate-backgrounds", "gnome-backgrounds")
+DEBIAN_PACKAGES = ("tuxpaint-stamps-default", "openclipart-png", _FURNITURE, *_WALLPAPERS)
 _WALLPAPER_LONG_SIDE = 1280  # px
 
 # Folders of openclipart with things in them; the rest is arrows, stars, flags, icons and playing cards.

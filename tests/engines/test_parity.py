@@ -24,7 +24,7 @@ from deocc_engines.compile.thresholds import Thresholds
 from deocc_engines.components import calls_of, load_networks
 from deocc_engines.errors import InvalidBundle
 from deocc_engines.loading import load_deoccluder
-from deocc_engines.runtimes.openvino import convert
+from deocc_engines.runtimes.openvino import convert, runtime_here
 from tests.engines.compiled import Workshop, edit_listing
 
 pytestmark = pytest.mark.slow
@@ -207,9 +207,7 @@ class _Rounded(_Bfloat16):
 
 
 # Where it has no bfloat16, rounding to it alone errs by 1e-3 in torch, which the gate allows.
-needs_bfloat16 = pytest.mark.skipif(
-    "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="the processor has no bfloat16"
-)
+needs_bfloat16 = pytest.mark.skipif(not runtime_here().endswith("bf16"), reason="the processor has no bfloat16")
 
 
 @pytest.mark.parametrize("worse", [pytest.param(_Bfloat16, marks=needs_bfloat16), _Rounded])
