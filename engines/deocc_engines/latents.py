@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deocc_engines.errors import EngineFailure
 from deocc_engines.networks.unet import condition_of
+from deocc_engines.paste import without_white
 from deocc_engines.prediction import WHITE, Prediction
 from deocc_engines.window import Window, resize
 
@@ -95,16 +96,20 @@ class Latents:
             colours = ((mended[:3] + 1) * (WHITE / 2)).clamp(0, WHITE)
             probability = torch.sigmoid(mended[3])
             whole, quality = torch.sigmoid(verdicts).tolist()
-        rgb = _turned(colours.permute(1, 2, 0).contiguous().numpy(), view.mirrored)
-        return Prediction(view.window, rgb, _turned(probability.numpy(), view.mirrored), whole, quality)
+        rgb, shape = colours.permute(1, 2, 0).contiguous().numpy(), probability.numpy()
+        if self._runtime.refine is None:
+            rgb = without_white(rgb, shape)
+        return Prediction(view.window, _turned(rgb, view.mirrored), _turned(shape, view.mirrored), whole, quality)
 
     def encode(self, *images: Float32[np.ndarray, "s s 3"]) -> Tensor:
         """[0, 255] to a latent of each: [b, c, z, z]."""
         return self._runtime.encode_image(torch.cat([_signed(image) for image in images]))
 
     def encode_in(self, view: View, found: Prediction) -> Tensor:
-        """What was found, as the view shows it."""
-        return self.encode(_turned(view.window.take_from(found.window, found.rgb, WHITE), view.mirrored))
+        """What was found, on white, as the view shows it."""
+        alpha = found.probability[..., None]
+        on_white = found.rgb * alpha + WHITE * (1 - alpha)
+        return self.encode(_turned(view.window.take_from(found.window, on_white, WHITE), view.mirrored))
 
 
 def _turned(picture: Float32[np.ndarray, "s s *c"], mirrored: bool) -> Float32[np.ndarray, "s s *c"]:

@@ -55,7 +55,7 @@ def paste(
     """RGBA (straight alpha) and amodal mask of the window's region; outside of it alpha is 0.
 
     Args:
-        rgb: the prediction, in [0, 255].
+        rgb: the object's own colours, in [0, 255], also where it is mixed with what surrounds it.
         probability: of belonging to the complete object.
         whole: nothing is hidden: the shape ends where the visible part does.
     """
@@ -63,7 +63,7 @@ def paste(
     left, top, right, bottom = window.region(width, height)
     seen = np.ascontiguousarray(modal[top:bottom, left:right])
     alpha = np.clip((window.put(probability, width, height) - ALPHA_LOW) / (ALPHA_HIGH - ALPHA_LOW), 0, 1)
-    colour = window.put(without_white(rgb, probability), width, height)
+    colour = window.put(rgb, width, height)
     if keep_visible:
         weight = np.clip(depth(seen) / rim_of(width, height), 0, 1)
         alpha = np.maximum(alpha, weight)

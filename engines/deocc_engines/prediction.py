@@ -26,7 +26,7 @@ class Prediction:
     """
 
     window: Window
-    rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], on white
+    rgb: Float32[np.ndarray, "s s 3"]  # in [0, 255], the object's own, also at its edge
     probability: Float32[np.ndarray, "s s"]  # of belonging to the complete object
     whole: float | None = None  # the refiner's probability that next to nothing is hidden
     quality: float | None = None  # the IoU of the hidden part that the refiner expects

@@ -93,10 +93,11 @@ figures below say and no more. For real photographs in earnest, serve a full-siz
 {trained}
 
 Data: {learnt} composited from cut-outs whose complete shape is known: Fluent emoji 3D renders (MIT),
-openclipart drawings (public domain), tuxpaint stamps (mostly photographs; GPL-2, trained on, not shipped) over desktop
-wallpapers (GPL-2+ and CC-BY-SA, trained on, not shipped) and drawn backgrounds; up to 3 objects behind and 3 in front,
-15 % unoccluded. Objects are bent, views stretched and lit at random. One identity in ten is held out, look-alikes
-together. Code: `deocc_training`.
+openclipart drawings (public domain), tuxpaint stamps (mostly photographs; GPL-2, trained on, not shipped) and, for the
+refiner alone, 3D models of furniture (CC0 and CC-BY, trained on, not shipped), over desktop wallpapers (GPL-2+ and
+CC-BY-SA, trained on, not shipped) and drawn backgrounds; up to 3 objects behind and 3 in front, 15 % unoccluded.
+Objects are bent, views stretched and lit at random. One identity in ten is held out, look-alikes together.
+Code: `deocc_training`.
 
 ## Held-out figures
 

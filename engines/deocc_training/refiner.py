@@ -1,8 +1,8 @@
 """Training of the refiner, on drafts that `deocc_training.drafts` wrote.
 
-BCE and Dice on the whole shape and Dice on its hidden part; of the colours the root mean square error, which is PSNR's,
-over the hidden part and, less, over all of the object; BCE on the verdict that nothing is hidden, and squared error on
-the IoU of the hidden part that it reaches.
+BCE and Dice on the whole shape and Dice on its hidden part; of the colours PSNR over the hidden part and the root mean
+square error over all of the object; BCE on the verdict that nothing is hidden, and squared error on the IoU of the
+hidden part that it reaches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOTHING = 0.01  # a smaller hidden share counts as nothing
 MUCH = 0.1  # a larger one must not be called whole; between nothing and this, the label falls evenly
 VISIBLE_WEIGHT = 0.25  # of a pixel's mask: what is visible is taken from the modal mask in the end
 RGB = (0, 4, 8)  # first channels of the photo, the target, the draft
-HIDDEN_COLOUR, COLOUR, VERDICT = 4.0, 1.0, 0.2  # weights
+HIDDEN_COLOUR, COLOUR, VERDICT = 0.6, 1.0, 0.2  # weights
 EXACT = 1e-4  # a mean square error of colours (of 1) that is good enough
 
 
@@ -59,13 +59,16 @@ class RefinerRecipe:
         bce = (weight * F.binary_cross_entropy_with_logits(logits, alpha, reduction="none")).mean()
         behind = p * (1 - modal)
         dice, hidden_dice = dice_loss(torch.maximum(p, modal), alpha), dice_loss(behind, hidden)
-        squares = (colours - signed(target)).square().mean(1, keepdim=True) / 4
+        # Its own colour is wanted at its edge, too, where the target shows some of the white around it.
+        on_white = torch.lerp(torch.ones_like(colours), colours, alpha)
+        squares = (on_white - signed(target)).square().mean(1, keepdim=True) / 4
         rms, rms_all = _root_mean(squares, hidden), _root_mean(squares, alpha)
+        noise = torch.log(rms)  # as PSNR counts it: a plain surface is to be met better than a busy one
         reached = hard_iou(behind.detach() > 0.5, hidden > 0.5)
         whole = F.binary_cross_entropy_with_logits(verdicts[:, 0], (1 - share / MUCH).clamp(min=0))
         judged = (occluded * (torch.sigmoid(verdicts[:, 1]) - reached).square()).mean()
         loss = bce + dice.mean() + _mean(hidden_dice, occluded)
-        loss = loss + HIDDEN_COLOUR * _mean(rms, occluded) + COLOUR * rms_all.mean()
+        loss = loss + HIDDEN_COLOUR * _mean(noise, occluded) + COLOUR * rms_all.mean()
         figures: Figures = {
             "iou": _mean(hard_iou(torch.maximum(p.detach(), modal) > 0.5, alpha > 0.5), occluded),
             "hidden_iou": _mean(reached, occluded),

@@ -98,6 +98,20 @@ def test_a_refiner_mends_and_judges(tmp_path: Path, photo: Photo, disc: np.ndarr
     assert hidden.samples[0].score == pytest.approx(p + (1 - p) * q)
 
 
+def test_a_refiner_may_carry_the_visible_colours_on(tmp_path: Path, photo: Photo, disc: np.ndarray) -> None:
+    refiner = tiny_refiner()
+    torch.nn.init.zeros_(refiner.conv_out.weight)
+    with torch.no_grad():  # adds nothing, takes all of the window for the object and none of the draft's colours
+        refiner.conv_out.bias.view(5, -1).copy_(torch.tensor([0.0, 0.0, 0.0, 30.0, 30.0])[:, None])
+    deoccluder, _ = load_deoccluder(str(write_tiny_bundle(tmp_path / "bundle", refiner).path), runtime="torch")
+    pixels = np.full_like(photo.pixels, (0, 0, 255))  # shines a little into the object's edge
+    pixels[disc] = (200, 60, 0)
+    (sample,) = deoccluder.complete(Photo(pixels, "disc"), Prompt(mask=disc)).samples
+    hidden = sample.amodal_mask() & ~disc
+    assert hidden.sum() > 1000
+    assert np.abs(sample.rgba()[hidden][:, :3].astype(int) - (200, 60, 0)).max() < 12
+
+
 def test_cost_counts_the_draws_of_the_last_stage(deoccluder: Deoccluder) -> None:
     def rows(options: CompletionOptions) -> int:
         return deoccluder.completer.cost(options).rows

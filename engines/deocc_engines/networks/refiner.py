@@ -17,12 +17,14 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pixel_shuffle, pixel_unshuffle
 
 __all__ = ["MaskRefiner", "MaskRefinerConfig", "Refiner", "RefinerConfig"]
 
 BINS = 4  # of a histogram along each of red, green and blue
 PRIOR, RARE = 2.0, 1e-3  # pixels, and share, of a colour that count as nothing
+EDGE = 0.01  # what a visible pixel at the edge counts
+NONE = 1e-4  # less than this of visible pixels counts as none
 SURE = 1e-3  # probabilities nearer to 0 or 1 than this count as this near
 
 
@@ -86,16 +88,19 @@ class _PixelUnet(nn.Module):
 
 
 class Refiner(_PixelUnet):
-    """`refiner(draft, photo, modal)` gives the mended draft (the mean of the decoded draws) and the verdicts."""
+    """`refiner(draft, photo, modal)` gives the mended draft (the mean of the decoded draws) and the verdicts.
+
+    Next to what is visible, the colours found there tell more than the draft does: pixel by pixel it weighs the two.
+    """
 
     def __init__(self, config: RefinerConfig) -> None:
-        super().__init__(config, inputs=8, outputs=4, verdicts=2)
+        super().__init__(config, inputs=11, outputs=5, verdicts=2)
 
     def forward(
         self, draft: Float[Tensor, "b 4 s s"], photo: Float[Tensor, "b 3 s s"], modal: Float[Tensor, "b 1 s s"]
     ) -> tuple[Float[Tensor, "b 4 s s"], Float[Tensor, "b 2"]]:
-        """The mended draft, colours and the logit of the mask; and two logits: that next to nothing is hidden, and
-        the IoU of the hidden part that is to be expected.
+        """The mended draft: the object's own colours, not mixed with white at its edge, and the logit of the mask. And
+        two logits: that next to nothing is hidden, and the IoU of the hidden part that is to be expected.
 
         Args:
             draft: colours on white in [−1, 1], and the probability of belonging to the complete object.
@@ -104,8 +109,10 @@ class Refiner(_PixelUnet):
         """
         rgb, probability = draft[:, :3], draft[:, 3:].clamp(SURE, 1 - SURE)
         logit = torch.log(probability / (1 - probability))
-        change, verdicts = self._read(torch.cat([photo, 2 * modal - 1, rgb, 2 * probability - 1], dim=1))
-        return torch.cat([rgb, logit], dim=1) + change, verdicts
+        spread = _spread(photo, modal)
+        change, verdicts = self._read(torch.cat([photo, 2 * modal - 1, rgb, 2 * probability - 1, spread], dim=1))
+        rgb = rgb + (spread - rgb) * torch.sigmoid(change[:, 4:])
+        return torch.cat([rgb, logit], dim=1) + change[:, :4], verdicts
 
 
 class MaskRefiner(_PixelUnet):
@@ -131,6 +138,22 @@ class MaskRefiner(_PixelUnet):
         evidence = _evidence(photo, torch.cat([probability, clicks], dim=1))
         change, verdict = self._read(torch.cat([photo, 2 * probability - 1, clicks, evidence], dim=1))
         return logit + change, verdict
+
+
+def _spread(photo: Float[Tensor, "b 3 s s"], modal: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 3 s s"]:
+    """The visible part's colours, carried on over all of the window: a pull-push pyramid (Gortler et al., "The
+    Lumigraph", 1996, section 3.4). Pixels at the very edge, which show some of what is beside them, hardly count."""
+    weight = torch.maximum(-max_pool2d(-modal, 3, stride=1, padding=1), EDGE * modal)
+    levels = [(photo * weight, weight)]
+    while levels[-1][1].shape[-1] % 2 == 0:
+        colour, weight = (4 * avg_pool2d(each, 2) for each in levels[-1])
+        scale = 1 / weight.clamp(min=1)
+        levels.append((colour * scale, weight * scale))
+    filled = levels[-1][0] / levels[-1][1].clamp(min=NONE)
+    for colour, weight in reversed(levels[:-1]):
+        wider = interpolate(filled, scale_factor=2.0, mode="bilinear")
+        filled = torch.lerp(wider, colour / weight.clamp(min=NONE), weight)
+    return filled
 
 
 def _evidence(photo: Float[Tensor, "b 3 s s"], parts: Float[Tensor, "b n s s"]) -> Float[Tensor, "b n s s"]:
