@@ -23,6 +23,7 @@ from deocc_engines.compile.parity import Verification, relative_l2, verify_engin
 from deocc_engines.compile.thresholds import Thresholds
 from deocc_engines.components import calls_of, load_networks
 from deocc_engines.errors import InvalidBundle
+from deocc_engines.folders import converted_name
 from deocc_engines.loading import load_deoccluder
 from deocc_engines.runtimes.openvino import convert, runtime_here
 from tests.engines.compiled import Workshop, edit_listing
@@ -243,7 +244,7 @@ def test_the_manifests_thresholds_hold_for_what_is_converted_here_too(workshop: 
     resealed(workshop.path)
     shutil.copytree(graphs, graphs.with_name(graphs.name.replace(engine_id, workshop.bundle.engine_id)))
     version = ov.__version__.split("-")[0]
-    key = f"{workshop.bundle.engine_id}-torch{torch.__version__}-ov{version}"
+    key = f"{converted_name(workshop.bundle.engine_id)}-torch{torch.__version__}-ov{version}"
     shutil.copytree(converted, workshop.cache / "openvino" / key)
     load_deoccluder(str(workshop.path), runtime="openvino")
     assert not verified(workshop).verdicts.passed

@@ -12,7 +12,7 @@ import torch
 
 from deocc_engines.compile.folder import made_once
 from deocc_engines.components import Call
-from deocc_engines.folders import cache_folder
+from deocc_engines.folders import cache_folder, converted_name
 
 __all__ = ["MAX_ROWS", "MAX_TOKENS", "OPSET", "Graphs", "dynamic_shape", "export_onnx", "graphs_folder"]
 
@@ -37,7 +37,7 @@ class Graphs:
 
 def graphs_folder(engine_id: str) -> Path:
     """Where the graphs of one engine lie in the user's cache."""
-    return cache_folder() / "onnx" / f"{engine_id}-torch{torch.__version__}-opset{OPSET}-rows"
+    return cache_folder() / "onnx" / f"{converted_name(engine_id)}-torch{torch.__version__}-opset{OPSET}-rows"
 
 
 def export_onnx(call: Call, file: Path) -> None:

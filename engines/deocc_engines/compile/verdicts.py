@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deocc_engines.compile.listing import Verdict
 from deocc_engines.errors import InvalidBundle
-from deocc_engines.folders import cache_folder
+from deocc_engines.folders import cache_folder, converted_name
 
 __all__ = ["Verdicts", "verdicts_file"]
 
@@ -61,4 +61,4 @@ class Verdicts:
 
 def verdicts_file(engine_id: str, runtime: str) -> Path:
     """Where verdicts lie on what no bundle holds: networks converted when the engine starts."""
-    return cache_folder() / "verdicts" / engine_id / f"{runtime}.json"
+    return cache_folder() / "verdicts" / converted_name(engine_id) / f"{runtime}.json"

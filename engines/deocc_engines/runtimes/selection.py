@@ -19,7 +19,7 @@ from deocc_engines.compile.verdicts import Verdicts, verdicts_file
 from deocc_engines.components import Call
 from deocc_engines.errors import DeoccError, InvalidBundle, Unavailable
 from deocc_engines.extras import extra
-from deocc_engines.folders import cache_folder
+from deocc_engines.folders import cache_folder, converted_name
 from deocc_engines.runtimes import Runtime, cuda, reference
 from deocc_engines.runtimes.card import MODULES, card_here
 from deocc_engines.runtimes.profiles import choose_plans
@@ -133,7 +133,7 @@ def _openvino(bundle: Bundle, calls: dict[str, Call], streams: int, gate: _Gate)
         log.warning("networks compiled with %s are left aside: this is %s", other, version_here())
     fitting = tuple(artefact for artefact in artefacts if artefact.runtime == version_here())
     admitted = gate.admitted(fitting, f"{name}@{version}")
-    key = f"{bundle.engine_id}-torch{torch.__version__}-ov{version}"
+    key = f"{converted_name(bundle.engine_id)}-torch{torch.__version__}-ov{version}"
     compiler = OpenvinoCompiler(cache_folder() / "openvino" / key, streams, gate.files(admitted, ".xml"))
     return gate.passed(Runtime.compiled(name, calls, compiler, version, admitted, streams))
 
