@@ -63,12 +63,12 @@ class RefinerRecipe:
         on_white = torch.lerp(torch.ones_like(colours), colours, alpha)
         squares = (on_white - signed(target)).square().mean(1, keepdim=True) / 4
         rms, rms_all = _root_mean(squares, hidden), _root_mean(squares, alpha)
-        noise = torch.log(rms)  # as PSNR counts it: a plain surface is to be met better than a busy one
         reached = hard_iou(behind.detach() > 0.5, hidden > 0.5)
         whole = F.binary_cross_entropy_with_logits(verdicts[:, 0], (1 - share / MUCH).clamp(min=0))
         judged = (occluded * (torch.sigmoid(verdicts[:, 1]) - reached).square()).mean()
         loss = bce + dice.mean() + _mean(hidden_dice, occluded)
-        loss = loss + HIDDEN_COLOUR * _mean(noise, occluded) + COLOUR * rms_all.mean()
+        # The logarithm, as of PSNR: a plain surface is to be met better than a busy one.
+        loss = loss + HIDDEN_COLOUR * _mean(torch.log(rms), occluded) + COLOUR * rms_all.mean()
         figures: Figures = {
             "iou": _mean(hard_iou(torch.maximum(p.detach(), modal) > 0.5, alpha > 0.5), occluded),
             "hidden_iou": _mean(reached, occluded),

@@ -142,7 +142,8 @@ class MaskRefiner(_PixelUnet):
 
 def _spread(photo: Float[Tensor, "b 3 s s"], modal: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 3 s s"]:
     """The visible part's colours, carried on over all of the window: a pull-push pyramid (Gortler et al., "The
-    Lumigraph", 1996, section 3.4). Pixels at the very edge, which show some of what is beside them, hardly count."""
+    Lumigraph", 1996, section 3.4), in [−1, 1] as the photo; 0 where nothing is visible at all. Pixels at the very edge,
+    which show some of what is beside them, hardly count."""
     weight = torch.maximum(-max_pool2d(-modal, 3, stride=1, padding=1), EDGE * modal)
     levels = [(photo * weight, weight)]
     while levels[-1][1].shape[-1] % 2 == 0:
